@@ -1,0 +1,130 @@
+"""The front door: `python -m hwtrain algo=mgd device=sim`.
+
+Exit codes: 0 finished, 2 something the user can mend, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from hwtrain import __version__, config
+from hwtrain.console import Status, duration
+from hwtrain.errors import HwtrainError
+from hwtrain.trainer import Result, Trainer
+
+MENDABLE, INTERRUPTED = 2, 130
+
+
+def main() -> int:
+    """Train as the command line says."""
+    failures: list[str] = []
+
+    def job(composed: DictConfig) -> None:
+        try:
+            if composed.resume is not None:  # cannot be reached from the command line, which is looked at first
+                composed.resume = None
+            settings = config.resolve(composed)
+            result = train(settings, " ".join(f"{word}," for word in config.choices()).rstrip(","))
+        except HwtrainError as error:
+            failures.append(_complain(error))
+            return
+        if result.outcome == "interrupted":
+            raise SystemExit(INTERRUPTED)
+
+    try:
+        if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
+            folder, settings = config.resumed(sys.argv[1:])
+            result = train(settings, str(folder), resume=True)
+            return INTERRUPTED if result.outcome == "interrupted" else 0
+        config.run_each(job)
+    except HwtrainError as error:
+        failures.append(_complain(error))
+    except KeyboardInterrupt:
+        print("\nhwtrain: stopped at once; the device is at rest and the last checkpoint is kept.", file=sys.stderr)
+        return INTERRUPTED
+    if len(failures) > 1:
+        print(f"hwtrain: {len(failures)} runs of the sweep failed.", file=sys.stderr)
+    return MENDABLE if failures else 0
+
+
+def train(settings: DictConfig, title: str, *, resume: bool = False) -> Result:
+    """One run from a resolved configuration."""
+    cost, task, algorithm = (config.build(settings[name]) for name in ("cost", "task", "algo"))
+    budget, evaluation = config.build(settings.budget), config.build(settings.evaluate)
+    more = {"config": OmegaConf.to_yaml(settings), "resume": resume} if "folder" in settings.recorder else {}
+    recorder = config.build(settings.recorder, **more)
+    device = config.build(settings.device)
+    try:
+        trainer = Trainer(
+            algorithm, device, task, cost, budget, recorder, settings.seed, evaluation, status=Status(sys.stderr)
+        )
+        spec = device.spec
+        where = f" in {settings.recorder.folder}" if "folder" in settings.recorder else ""
+        print(f"{title}: {spec.size} parameters{_chips(spec.replicas)}{where}", flush=True)
+        result = trainer.run(
+            {
+                "task": getattr(task, "provenance", {}),
+                "config": OmegaConf.to_container(settings),
+                "versions": _versions(),
+                "command": sys.argv,
+            }
+        )
+    finally:
+        device.close()
+    _tell(result, settings)
+    return result
+
+
+def _tell(result: Result, settings: DictConfig) -> None:
+    """The outcome in a sentence or two."""
+    folder = settings.recorder.get("folder")
+    if result.outcome == "interrupted":
+        print(f"interrupted after {result.state.step} steps; the device is at rest. To go on:")
+        print(f"python -m hwtrain resume={folder}" if folder else "(nothing was kept: recorder=none)")
+        return
+    scores = [
+        f"{name.replace('_', ' ')} {_middle(result.metrics[name], '.2%' if name.endswith('accuracy') else '.4g')}"
+        for name in ("test_accuracy", "train_cost")
+        if name in result.metrics
+    ]
+    counts = result.counts
+    print(f"{result.outcome.replace('_', ' ')}: {', '.join(scores)}")
+    print(
+        f"{counts.perturbed} perturbed and {counts.baseline} baseline measurements, {result.state.updates} updates, "
+        f"{counts.writes} writes in {duration(result.seconds)}"
+    )
+    if folder and settings.recorder.get("report", False):
+        print(f"pictures: {folder}/report.html")
+
+
+def _middle(values: Any, form: str) -> str:
+    """A number, or the median of several with their range."""
+    if np.ndim(values) == 0:
+        return format(float(values), form)
+    return f"{np.median(values):{form}} (median; {np.min(values):{form}} to {np.max(values):{form}})"
+
+
+def _chips(replicas: tuple[int, ...]) -> str:
+    return f" on each of {np.prod(replicas)} chips" if replicas else ""
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "scipy", "hydra-core", "omegaconf")
+    packages = {name: importlib.metadata.version(name) for name in names}
+    return {"hwtrain": __version__, "python": platform.python_version(), **packages, "platform": platform.platform()}
+
+
+def _complain(error: HwtrainError) -> str:
+    text = "\n  ".join([str(error), *getattr(error, "__notes__", [])])
+    print(f"hwtrain: {text}", file=sys.stderr)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Anything that computes `y = f(theta, x)` as a device, in one line: an adapter for a lab's own chip or model."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading
+from hwtrain.costs import Cost, MeanSquaredError
+from hwtrain.errors import ConfigError, DeviceError
+from hwtrain.limits import check
+
+
+class FunctionDevice:
+    """A device made of a function.
+
+    Args:
+        function: takes parameters (p,) and inputs (b, n), gives outputs (b, m); or its name as "package.module:function".
+        size: number of parameters, p.
+        inputs: features of one sample, n.
+        outputs: features of one output, m.
+        cost: what is minimised.
+        low: lowest parameter value, in `unit`; None is open.
+        high: highest parameter value.
+        unit: of the parameters, "" for a plain number.
+        noise: standard deviation of one cost reading, where it is known.
+        name: what messages call it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Array, Array], Array] | str,
+        size: int,
+        inputs: int,
+        outputs: int,
+        cost: Cost | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        unit: str = "",
+        noise: float = 0.0,
+        name: str = "function",
+    ) -> None:
+        self._function = _named(function) if isinstance(function, str) else function
+        self._cost = MeanSquaredError() if cost is None else cost
+        self._theta = np.zeros(size)
+        self._spec = DeviceSpec(
+            name=name,
+            inputs=inputs,
+            outputs=outputs,
+            size=size,
+            can=Can.COST | Can.OUTPUT | Can.PROBE,
+            low=-math.inf if low is None else low,
+            high=math.inf if high is None else high,
+            unit=unit,
+            noise=noise,
+        )
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """Sizes and limits as given."""
+        return self._spec
+
+    def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
+        """Call the function once for every measurement and every time step of the sample."""
+        check(self._spec, commands)
+        readings = []
+        for command in commands:
+            match command:
+                case Program():
+                    self._theta = command.theta
+                case Measure():
+                    readings.append(self._measure(command))
+        return tuple(readings)
+
+    def rest(self) -> None:
+        """Nothing to make safe."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _measure(self, command: Measure) -> Reading:
+        deltas = np.zeros((1, self._spec.size)) if command.probes is None else command.probes.dense(self._spec.size)
+        sample = command.sample
+        output = np.stack([[self._call(self._theta + delta, x) for x in sample.x] for delta in deltas])
+        cost = None
+        if command.observe & Can.COST:
+            if sample.target is None:
+                raise ConfigError("a cost was asked for a sample without a target")
+            cost = self._cost(output, sample.target).mean(axis=(-2, -1))
+        return Reading(cost=cost, output=output if command.observe & Can.OUTPUT else None)
+
+    def _call(self, theta: Array, x: Array) -> Array:
+        output = np.asarray(self._function(theta, x), dtype=np.float64)
+        wanted = (len(x), self._spec.outputs)
+        if output.shape != wanted:
+            raise DeviceError(
+                f"{self._spec.name!r} gave an output of shape {output.shape} for {len(x)} samples; it must give {wanted}"
+            )
+        return output
+
+
+def _named(path: str) -> Callable[[Array, Array], Array]:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"device.function: {path!r} cannot be imported ({error}). Write package.module:function, and start where Python finds it."
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"device.function: {path!r} is not a function but a {type(function).__name__}")
+    found: Callable[[Array, Array], Array] = function
+    return found

@@ -1,0 +1,320 @@
+"""The numpy simulator: a network on any number of virtual chips, with the imperfections of real ones.
+
+What differs from chip to chip is drawn once from the chip's seed (device to device); what differs from one operation to
+the next is drawn from the same seed and a count of operations (cycle to cycle). The two never share a draw, and a chip in
+a stack draws what it would draw alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwtrain import draws
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Site
+from hwtrain.costs import Cost
+from hwtrain.errors import ConfigError, nearest
+from hwtrain.limits import check
+from hwtrain.sim.networks import Network, Neurons
+
+
+class Simulated:
+    """A network of neurons with programmable parameters.
+
+    A parameter acts as gain * value + error: `value` is what was programmed, rounded to `parameter_bits`; `error` is what
+    writing and drift have left behind. A probe is added by a separate actuator, so it is neither rounded nor written.
+
+    Args:
+        network: the forward model.
+        cost: what is measured.
+        seed: fabrication seed of the first chip; chip i has seed + i.
+        chips: number of virtual chips on the leading axis; None is one chip and no such axis.
+        precision: "double" or "single" arithmetic.
+        activation_variation: spread sigma_a of gain, steepness, midpoint and offset of every neuron (McCaughan et al.
+            2023: gain and steepness around 1, midpoint and offset around 0).
+        parameter_variation: spread of the gain of every parameter around 1.
+        stuck: share of parameters that never move, each held at a random value of the range (of -0.5 to 0.5 when the
+            range is open).
+        low: lowest parameter value.
+        high: highest parameter value.
+        parameter_bits: resolution of a parameter over the range; None is exact.
+        input_bits: resolution of the DACs that present samples in 0 to 1; None is exact.
+        output_bits: resolution of the ADCs that read outputs in `output_range`; None is exact.
+        output_range: what the output ADCs resolve; beyond it they saturate, as ADCs do.
+        cost_noise: standard deviation of a cost reading under a probe [cost].
+        baseline_noise: of an unperturbed cost reading; None is the same as `cost_noise`.
+        read_noise: of every reported output and activity.
+        programming: "absolute", each write lands at its target plus noise; or "incremental", each write moves the
+            parameter by the wanted difference plus noise, so that errors add up as in the published code.
+        update_noise: standard deviation of that noise, independent for every parameter that is written.
+        drift: random walk of every parameter between writes [unit per root second].
+        read_seconds: time one measurement takes [s]; drift needs it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        cost: Cost,
+        seed: int = 0,
+        chips: int | None = None,
+        precision: str = "double",
+        activation_variation: float = 0.0,
+        parameter_variation: float = 0.0,
+        stuck: float = 0.0,
+        low: float | None = None,
+        high: float | None = None,
+        parameter_bits: int | None = None,
+        input_bits: int | None = None,
+        output_bits: int | None = None,
+        output_range: Sequence[float] = (0.0, 1.0),
+        cost_noise: float = 0.0,
+        baseline_noise: float | None = None,
+        read_noise: float = 0.0,
+        programming: str = "absolute",
+        update_noise: float = 0.0,
+        drift: float = 0.0,
+        read_seconds: float = 0.0,
+    ) -> None:
+        for name, value in (
+            ("activation_variation", activation_variation),
+            ("parameter_variation", parameter_variation),
+            ("cost_noise", cost_noise),
+            ("baseline_noise", baseline_noise or 0.0),
+            ("read_noise", read_noise),
+            ("update_noise", update_noise),
+            ("drift", drift),
+            ("read_seconds", read_seconds),
+        ):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"device.{name} must be a finite number of at least 0, not {value}")
+        if not 0 <= stuck <= 1:
+            raise ConfigError(f"device.stuck is a share, 0 to 1, not {stuck}")
+        if chips is not None and chips < 1:
+            raise ConfigError(f"device.chips must be at least 1, or null for one chip without a replica axis; not {chips}")
+        for name, allowed, value in (
+            ("precision", ("double", "single"), precision),
+            ("programming", ("absolute", "incremental"), programming),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"device.{name}: unknown value {value!r}. {nearest(value, allowed)}")
+        for name, bits in (("parameter_bits", parameter_bits), ("input_bits", input_bits), ("output_bits", output_bits)):
+            if bits is not None and not 1 <= bits <= 24:
+                raise ConfigError(f"device.{name} must be 1 to 24, or null for no rounding; not {bits}")
+        if parameter_bits is not None and (low is None or high is None):
+            raise ConfigError("device.parameter_bits needs a range to divide: set device.low and device.high")
+        if drift and not read_seconds:
+            raise ConfigError("device.drift needs a clock: set device.read_seconds, the time one measurement takes [s]")
+
+        self._network, self._cost = network, cost
+        self._dtype = np.float64 if precision == "double" else np.float32
+        self._replicas = () if chips is None else (chips,)
+        self._input_bits, self._output_bits, self._output_range = input_bits, output_bits, tuple(output_range)
+        self._parameter_bits = parameter_bits
+        self._probe_noise = cost_noise
+        self._baseline_noise = cost_noise if baseline_noise is None else baseline_noise
+        self._read_noise, self._update_noise, self._incremental = read_noise, update_noise, programming == "incremental"
+        self._drift = drift * math.sqrt(read_seconds)
+        self._spec = DeviceSpec(
+            name="sim" if chips is None else f"sim ({chips} chips)",
+            inputs=network.inputs,
+            outputs=network.outputs,
+            size=network.size,
+            low=-math.inf if low is None else low,
+            high=math.inf if high is None else high,
+            noise=cost_noise,
+            replicas=self._replicas,
+            layers=network.layers,
+            can=Can.COST | Can.SAMPLE_COST | Can.OUTPUT | Can.ACTIVITY | Can.GRADIENT | Can.PROBE | Can.NODE_PROBE | Can.STATE,
+        )
+        chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(self._replicas)
+        self._cycle = draws.derive(chip, "cycle")
+        fabrication = draws.derive(chip, "fabrication")
+        self._neurons = self._make_neurons(fabrication, activation_variation) if activation_variation else ()
+        self._gain = self._make_gain(fabrication, parameter_variation)
+        self._stuck, self._stuck_at = self._make_stuck(fabrication, stuck)
+
+        self._target = np.zeros((*self._replicas, network.size))
+        self._error = np.zeros_like(self._target)
+        self._counts = {"write": 0, "cost": 0, "read": 0, "drift": 0}
+        self._acting: Array | None = None
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """The simulated chips' account of themselves."""
+        return self._spec
+
+    def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
+        """Program and measure; refuses what the spec does not offer before anything changes."""
+        check(self._spec, commands)
+        readings = []
+        for command in commands:
+            match command:
+                case Program():
+                    self._program(command.theta)
+                case Measure():
+                    readings.append(self._measure(command))
+        return tuple(readings)
+
+    def rest(self) -> None:
+        """Nothing to make safe."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def snapshot(self) -> dict[str, Array]:
+        """Programmed values, what writing and drift left behind, and the counts that name cycle draws."""
+        counts = {name: np.asarray(count) for name, count in self._counts.items()}
+        return {"target": self._target.copy(), "error": self._error.copy(), **counts}
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        """The inverse of `snapshot`."""
+        self._target, self._error = snapshot["target"].copy(), snapshot["error"].copy()
+        self._counts = {name: int(snapshot[name]) for name in self._counts}
+        self._acting = None
+
+    def _program(self, theta: Array) -> None:
+        if theta is self._target:
+            return
+        target = self._quantised(np.asarray(theta, dtype=np.float64))
+        if self._update_noise:
+            moved = target != self._target
+            noise = self._update_noise * draws.normal(self._cycle, self._next("write"), self._spec.size)
+            self._error = np.where(moved, noise + self._error if self._incremental else noise, self._error)
+        elif self._drift and not self._incremental:
+            self._error = np.where(target != self._target, 0.0, self._error)
+        self._target = target
+        self._acting = None
+
+    def _parameters(self) -> Array:
+        """The parameters as they act, (..., p)."""
+        if self._acting is None:
+            theta = self._target
+            if self._gain is not None:
+                theta = self._gain * theta
+            if self._update_noise or self._drift:
+                theta = theta + self._error
+            if self._stuck is not None:
+                theta = np.where(self._stuck, self._stuck_at, theta)
+            self._acting = theta.astype(self._dtype, copy=False)
+        return self._acting
+
+    def _measure(self, command: Measure) -> Reading:
+        probes, sample, network = command.probes, command.sample, self._network
+        theta = self._parameters()[..., None, :]
+        shift = None
+        if probes is not None and probes.site is Site.PARAMETERS:
+            delta = probes.dense(network.size)
+            if self._stuck is not None:
+                delta = np.where(self._stuck[..., None, :], 0.0, delta)
+            theta = (theta + delta).astype(self._dtype, copy=False)
+        elif probes is not None:
+            shift = probes.dense(network.nodes).astype(self._dtype, copy=False)
+        x = self._rounded(sample.x, self._input_bits, 0.0, 1.0)[..., None, :, :, :].astype(self._dtype, copy=False)
+        done = network.forward(theta, x, self._neurons, shift)
+        reading: dict[str, Any] = {}
+        observe = command.observe
+        output = done.outputs[-1]
+        if Can.OUTPUT in observe or Can.ACTIVITY in observe:
+            activity = self._read(done.outputs)
+            reading["output"] = activity[-1] if Can.OUTPUT in observe else None
+            reading["activity"] = activity if Can.ACTIVITY in observe else None
+        costs, gradients = Can.COST in observe or Can.SAMPLE_COST in observe, Can.GRADIENT in observe
+        if costs or gradients:
+            if sample.target is None:
+                raise ConfigError("a cost was asked for a sample without a target")
+            target = sample.target[..., None, :, :, :]
+        if costs:
+            output = self._rounded(output, self._output_bits, *self._output_range)
+            each = _mean(self._cost(output.astype(np.float64, copy=False), target), -2)
+            cost = _mean(each, -1)
+            if sigma := self._baseline_noise if probes is None else self._probe_noise:
+                noise = sigma * self._noise(cost.shape[-1], each.shape[-1] if Can.SAMPLE_COST in observe else 1)
+                cost, each = cost + noise.mean(axis=-1), each + noise
+            reading["cost"] = cost if Can.COST in observe else None
+            reading["sample_cost"] = each if Can.SAMPLE_COST in observe else None
+        if gradients:
+            gradient = network.gradient(theta, x, target, self._cost, self._neurons)
+            if self._gain is not None:
+                gradient = gradient * self._gain[..., None, :]
+            if self._stuck is not None:
+                gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
+            reading["gradient"] = gradient
+        if self._drift and observe != Can.GRADIENT:
+            self._pass_time(measurements=theta.shape[-2])
+        return Reading(**reading)
+
+    def _pass_time(self, measurements: int) -> None:
+        walk = draws.normal(draws.derive(self._cycle, "drift"), self._next("drift"), self._spec.size)
+        self._error = self._error + self._drift * math.sqrt(measurements) * walk
+        self._acting = None
+
+    def _noise(self, probes: int, samples: int) -> Array:
+        """Standard normal cost noise, (..., k, samples); one count a reading."""
+        first = self._next("cost", probes)
+        return draws.normal(draws.derive(self._cycle, "cost"), np.arange(first, first + probes), samples)
+
+    def _read(self, outputs: Sequence[Array]) -> tuple[Array, ...]:
+        last = self._rounded(outputs[-1], self._output_bits, *self._output_range)
+        activity = [*outputs[:-1], last]
+        if not self._read_noise:
+            return tuple(activity)
+        noisy = []
+        for values in activity:
+            count = math.prod(values.shape[len(self._replicas) :])
+            noise = draws.normal(draws.derive(self._cycle, "read"), self._next("read"), count)
+            noisy.append(values + self._read_noise * noise.reshape(*self._replicas, *values.shape[len(self._replicas) :]))
+        return tuple(noisy)
+
+    def _next(self, kind: str, count: int = 1) -> int:
+        """The count of operations of this kind so far, which names the draws of the next."""
+        now = self._counts[kind]
+        self._counts[kind] += count
+        return now
+
+    def _quantised(self, theta: Array) -> Array:
+        return self._rounded(theta, self._parameter_bits, self._spec.low, self._spec.high)
+
+    @staticmethod
+    def _rounded(values: Array, bits: int | None, low: float, high: float) -> Array:
+        if bits is None:
+            return values
+        step = (high - low) / (2**bits - 1)
+        rounded: Array = low + step * np.round((np.clip(values, low, high) - low) / step)
+        return rounded
+
+    def _make_neurons(self, seed: NDArray[np.uint32], sigma: float) -> tuple[Neurons | None, ...]:
+        made: list[Neurons | None] = []
+        for number, layer in enumerate(self._network.layers):
+            if not layer.size:
+                made.append(None)
+                continue
+            width = math.prod(layer.outputs)
+            spread = sigma * draws.normal(draws.derive(seed, f"neurons of layer {number}"), np.arange(4), width)
+            gain, steepness, midpoint, offset = (
+                spread[..., i, None, None, None, :].astype(self._dtype, copy=False) for i in range(4)
+            )
+            made.append(Neurons(1 + gain, 1 + steepness, midpoint, offset))
+        return tuple(made)
+
+    def _make_gain(self, seed: NDArray[np.uint32], sigma: float) -> Array | None:
+        if not sigma:
+            return None
+        return 1 + sigma * draws.normal(draws.derive(seed, "parameter gain"), 0, self._spec.size)
+
+    def _make_stuck(self, seed: NDArray[np.uint32], share: float) -> tuple[Array | None, Array]:
+        if not share:
+            return None, np.zeros(0)
+        low, high = max(self._spec.low, -0.5), min(self._spec.high, 0.5)
+        if math.isfinite(self._spec.low) and math.isfinite(self._spec.high):
+            low, high = self._spec.low, self._spec.high
+        chosen = draws.uniform(draws.derive(seed, "stuck"), 0, self._spec.size) < share
+        return chosen, low + (high - low) * draws.uniform(draws.derive(seed, "stuck at"), 0, self._spec.size)
+
+
+def _mean(values: Array, axis: int) -> Array:
+    result: Array = np.add.reduce(values, axis=axis) / values.shape[axis]  # what np.mean does, without its checks
+    return result

@@ -1,0 +1,117 @@
+"""How good is it now: cost and accuracy on samples held out and seen, and how well the gradient is known.
+
+Evaluation reads outputs, never costs, so it neither counts as a measurement of training nor shifts a noise draw of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Program, Sample, Task
+from hwtrain.costs import Cost
+from hwtrain.errors import ConfigError
+
+CHUNK = 500  # samples presented at once, which bounds the memory of a convolution
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """When and on how much.
+
+    Args:
+        every: steps between evaluations.
+        samples: held-out and seen samples used each time; the last evaluation uses all that are held out.
+        angle: also the angle between gradient estimate and exact gradient, where the device knows the latter.
+    """
+
+    every: int = 1000
+    samples: int = 1000
+    angle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("every", "samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"evaluate.{name} must be a whole number of at least 1, not {value!r}")
+
+
+def evaluate(
+    device: Device, task: Task, cost: Cost, algorithm: Algorithm, state: Any, setting: Evaluation, *, last: bool = False
+) -> dict[str, Array]:
+    """Metrics of the present parameters, one number per replica.
+
+    Returns:
+        `test_cost`, `train_cost`; `test_accuracy`, `train_accuracy` [share] where targets are classes; `gradient_angle`
+        [degrees] where it is known.
+    """
+    device.execute([Program(state.theta)])
+    metrics: dict[str, Array] = {}
+    for name, sample in (("test", task.held_out(2**31 if last else setting.samples)), ("train", task.seen(setting.samples))):
+        for key, value in _score(device, cost, sample).items():
+            metrics[f"{name}_{key}"] = value
+    if setting.angle and Can.GRADIENT in device.spec.can and (estimate := algorithm.gradient(state)) is not None:
+        metrics["gradient_angle"] = angle(estimate, _exact_gradient(device, task.seen(min(setting.samples, CHUNK))))
+    return metrics
+
+
+def angle(a: Array, b: Array) -> Array:
+    """Angle between vectors (..., p), in degrees; NaN where one has no length."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = a / np.linalg.norm(a, axis=-1, keepdims=True)
+        b = b / np.linalg.norm(b, axis=-1, keepdims=True)
+        # exact also for small angles, where the arc cosine is not (Kahan)
+        result: Array = np.degrees(2 * np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1)))
+    return result
+
+
+def _score(device: Device, cost: Cost, sample: Sample) -> dict[str, Array]:
+    target = sample.target
+    if target is None:
+        return {}
+    if Can.OUTPUT not in device.spec.can:
+        return {"cost": _measured_cost(device, sample)}
+    classes = bool(np.isin(target, (0.0, 1.0)).all())
+    total = math.prod(target.shape[:-1])
+    spent, right = np.zeros(device.spec.replicas), np.zeros(device.spec.replicas)
+    for part in _chunks(sample):
+        (reading,) = device.execute([Measure(part, observe=Can.OUTPUT)])
+        assert reading.output is not None and part.target is not None
+        output = reading.output[..., 0, :, :, :].astype(np.float64, copy=False)
+        spent = spent + cost(output, part.target).sum(axis=(-2, -1))
+        right = right + _correct(output, part.target).sum(axis=(-2, -1))
+    return {"cost": spent / total, **({"accuracy": right / total} if classes else {})}
+
+
+def _measured_cost(device: Device, sample: Sample) -> Array:
+    readings = [device.execute([Measure(part)])[0] for part in _chunks(sample)]
+    weights = [part.x.shape[-2] for part in _chunks(sample)]
+    costs = [reading.cost[..., 0] for reading in readings if reading.cost is not None]
+    result: Array = np.average(costs, axis=0, weights=weights)
+    return result
+
+
+def _correct(output: Array, target: Array) -> Array:
+    if target.shape[-1] == 1:
+        right: Array = ((output > 0.5) == (target > 0.5))[..., 0]
+        return right
+    right = output.argmax(axis=-1) == target.argmax(axis=-1)
+    return right
+
+
+def _exact_gradient(device: Device, sample: Sample) -> Array:
+    commands: list[Command] = [Measure(sample, observe=Can.GRADIENT)]
+    (reading,) = device.execute(commands)
+    assert reading.gradient is not None
+    return reading.gradient[..., 0, :]
+
+
+def _chunks(sample: Sample) -> Iterator[Sample]:
+    assert sample.target is not None
+    for start in range(0, sample.x.shape[-2], CHUNK):
+        part = slice(start, start + CHUNK)
+        yield Sample(sample.x[..., part, :], sample.target[..., part, :], sample.start)

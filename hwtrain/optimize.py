@@ -1,0 +1,87 @@
+"""From a gradient to a step: plain descent, momentum, Adam, as pure functions of their moments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hwtrain.core import Array
+from hwtrain.errors import ConfigError
+
+Moments = tuple[Array, ...]
+
+
+class Optimizer(Protocol):
+    """Turns gradients into steps; its memory is a tuple of arrays of the parameters' shape."""
+
+    def init(self, theta: Array) -> Moments:
+        """The first moments."""
+
+    def step(self, gradient: Array, moments: Moments, eta: float, update: int) -> tuple[Array, Moments]:
+        """What to subtract from the parameters, and the next moments, at update number `update` (from 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """theta <- theta - eta g."""
+
+    def init(self, theta: Array) -> Moments:
+        return ()
+
+    def step(self, gradient: Array, moments: Moments, eta: float, update: int) -> tuple[Array, Moments]:
+        return eta * gradient, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Momentum:
+    """v <- gamma v + eta g; theta <- theta - v (heavy ball, Polyak 1964)."""
+
+    gamma: float = 0.9
+
+    def __post_init__(self) -> None:
+        _share("gamma", self.gamma)
+
+    def init(self, theta: Array) -> Moments:
+        return (np.zeros_like(theta),)
+
+    def step(self, gradient: Array, moments: Moments, eta: float, update: int) -> tuple[Array, Moments]:
+        velocity = self.gamma * moments[0] + eta * gradient
+        return velocity, (velocity,)
+
+
+@dataclass(frozen=True, slots=True)
+class Adam:
+    """Kingma & Ba, arXiv 1412.6980, algorithm 1.
+
+    Args:
+        correct_bias: divide the moments by 1 - beta^t as the paper does; the 2025 code of MGD does not.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    correct_bias: bool = True
+
+    def __post_init__(self) -> None:
+        _share("beta1", self.beta1)
+        _share("beta2", self.beta2)
+
+    def init(self, theta: Array) -> Moments:
+        return np.zeros_like(theta), np.zeros_like(theta)
+
+    def step(self, gradient: Array, moments: Moments, eta: float, update: int) -> tuple[Array, Moments]:
+        first = self.beta1 * moments[0] + (1 - self.beta1) * gradient
+        second = self.beta2 * moments[1] + (1 - self.beta2) * gradient * gradient
+        mean, square = first, second
+        if self.correct_bias:
+            mean = first / (1 - self.beta1 ** (update + 1))
+            square = second / (1 - self.beta2 ** (update + 1))
+        return eta * mean / (np.sqrt(square) + self.epsilon), (first, second)
+
+
+def _share(name: str, value: float) -> None:
+    if not (math.isfinite(value) and 0 <= value < 1):
+        raise ConfigError(f"optimizer: {name} must be at least 0 and below 1, not {value}")

@@ -1,0 +1,74 @@
+"""Where training starts: first parameters as a pure function of device and seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwtrain import draws
+from hwtrain.core import Array, DeviceSpec
+from hwtrain.errors import ConfigError
+
+
+class Start(Protocol):
+    """First parameters for a device: (..., p) for seeds (...,)."""
+
+    def __call__(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every parameter uniform between `low` and `high` [the device's unit]."""
+
+    low: float = -0.5
+    high: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ConfigError(f"start: low ({self.low}) must not exceed high ({self.high})")
+
+    def __call__(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Array:
+        if not (spec.low <= self.low and self.high <= spec.high):
+            raise ConfigError(
+                f"start: {self.low:g} to {self.high:g} leaves the range of {spec.name!r}, "
+                f"{spec.low:g} to {spec.high:g}. Set algo.start.low and algo.start.high."
+            )
+        return self.low + (self.high - self.low) * draws.uniform(draws.derive(seed, "start"), 0, spec.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Glorot:
+    """Uniform within sqrt(6 / (inputs + outputs)) of each layer, biases zero (Glorot & Bengio, AISTATS 2010).
+
+    Args:
+        gain: a factor on the width.
+    """
+
+    gain: float = 1.0
+
+    def __call__(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Array:
+        if not spec.layers:
+            raise ConfigError(f"start=glorot must know the layers of {spec.name!r}, which names none; use algo/start=uniform")
+        width = np.zeros(spec.size)
+        position = 0
+        for layer in spec.layers:
+            if layer.kind == "conv":
+                area = layer.window**2
+                fan_in, fan_out, biases = area * layer.inputs[-1], area * layer.outputs[-1], layer.outputs[-1]
+            else:
+                fan_in, fan_out = math.prod(layer.inputs), math.prod(layer.outputs)
+                biases = fan_out
+            if layer.size:
+                width[position : position + layer.size - biases] = self.gain * math.sqrt(6 / (fan_in + fan_out))
+            position += layer.size
+        theta = width * (2 * draws.uniform(draws.derive(seed, "start"), 0, spec.size) - 1)
+        if theta.size and not (spec.low <= theta.min() and theta.max() <= spec.high):
+            raise ConfigError(
+                f"start=glorot reaches {abs(theta).max():g}, outside the range of {spec.name!r}, "
+                f"{spec.low:g} to {spec.high:g}. Lower algo.start.gain."
+            )
+        return theta
