@@ -1,3 +1,3 @@
-"""hwtrain trains hardware: an analog chip, a memristor crossbar, a photonic mesh, a microcontroller, or its simulation."""
+"""hwtrain trains hardware: analog chips, crossbars, photonic meshes, microcontrollers, and their simulation."""
 
 __version__ = "0.1.0"

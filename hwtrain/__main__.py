@@ -30,7 +30,7 @@ def main() -> int:
             if composed.resume is not None:  # cannot be reached from the command line, which is looked at first
                 composed.resume = None
             settings = config.resolve(composed)
-            result = train(settings, " ".join(f"{word}," for word in config.choices()).rstrip(","))
+            result = train(settings, ", ".join(config.choices()))
         except HwtrainError as error:
             failures.append(_complain(error))
             return
@@ -57,7 +57,7 @@ def train(settings: DictConfig, title: str, *, resume: bool = False) -> Result:
     """One run from a resolved configuration."""
     cost, task, algorithm = (config.build(settings[name]) for name in ("cost", "task", "algo"))
     budget, evaluation = config.build(settings.budget), config.build(settings.evaluate)
-    more = {"config": OmegaConf.to_yaml(settings), "resume": resume} if "folder" in settings.recorder else {}
+    more = {"text": OmegaConf.to_yaml(settings), "resume": resume} if "folder" in settings.recorder else {}
     recorder = config.build(settings.recorder, **more)
     device = config.build(settings.device)
     try:

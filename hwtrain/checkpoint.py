@@ -1,7 +1,7 @@
 """A state to a file and back: atomically, so that a killed process leaves the last checkpoint or the one before.
 
-States are dataclasses; the file holds their arrays and numbers by dotted name ("state.theta"). What else a state carries,
-such as the layers of the device, comes from a fresh state of the same algorithm and device.
+States are dataclasses; the file holds their arrays and numbers by dotted name ("state.theta"). What else a state
+carries, such as the layers of the device, comes from a fresh state of the same algorithm and device.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -47,7 +47,9 @@ def unflatten(name: str, like: T, arrays: Mapping[str, Array]) -> T:
     """
     result: Any = like
     if is_dataclass(like) and not isinstance(like, type):
-        changes = {field.name: unflatten(f"{name}.{field.name}", getattr(like, field.name), arrays) for field in fields(like)}
+        changes = {
+            field.name: unflatten(f"{name}.{field.name}", getattr(like, field.name), arrays) for field in fields(like)
+        }
         result = replace(like, **changes)
     elif isinstance(like, tuple):
         result = tuple(unflatten(f"{name}.{index}", item, arrays) for index, item in enumerate(like))
@@ -62,8 +64,8 @@ def unflatten(name: str, like: T, arrays: Mapping[str, Array]) -> T:
                 raise RecordError(f"the checkpoint's {name!r} has shape {value.shape}, this run needs {like.shape}")
             result = value.astype(like.dtype, copy=False)
         else:
-            result = type(like)(value)  # type: ignore[call-arg]
-    return result  # type: ignore[no-any-return]
+            result = type(like)(value)
+    return cast(T, result)
 
 
 def save(folder: Path, arrays: Mapping[str, Array]) -> None:
@@ -75,14 +77,16 @@ def save(folder: Path, arrays: Mapping[str, Array]) -> None:
     path, temporary = folder / NAME, folder / "checkpoint.part"
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
             os.replace(path, folder / PREVIOUS)
         os.replace(temporary, path)
     except OSError as error:
-        raise RecordError(f"cannot write the checkpoint {path}: {error.strerror}. The one before it is untouched.") from error
+        raise RecordError(
+            f"cannot write the checkpoint {path}: {error.strerror}. The one before it is untouched."
+        ) from error
 
 
 def load(folder: Path) -> dict[str, Array]:
@@ -98,8 +102,12 @@ def load(folder: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError as error:
-        raise RecordError(f"{folder} holds no checkpoint ({NAME}), so this run cannot be resumed; start it anew") from error
+        raise RecordError(
+            f"{folder} holds no checkpoint ({NAME}), so this run cannot be resumed; start it anew"
+        ) from error
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
         spare = folder / PREVIOUS
-        hint = f"To go on from the one before it, rename {PREVIOUS} to {NAME}." if spare.exists() and spare != path else ""
+        hint = (
+            f"To go on from the one before it, rename {PREVIOUS} to {NAME}." if spare.exists() and spare != path else ""
+        )
         raise RecordError(f"the checkpoint {path} is damaged ({error}). {hint}".strip()) from error

@@ -1,8 +1,8 @@
 """YAML in, objects out: the only module that knows Hydra.
 
-A node with a `_target_` names the class that it describes; there is no list of classes anywhere, so a class in a user's own
-package is as good as ours. What Hydra would answer with a traceback or an invitation to add the typo is answered here
-with the nearest name.
+A node with a `_target_` names the class that it describes; there is no list of classes anywhere, so a class in a user's
+own package is as good as ours. What Hydra would answer with a traceback or an invitation to add the typo is answered
+here with the nearest name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def run_each(job: Callable[[DictConfig], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     except OSError as error:
-        raise RecordError(f"the run folder cannot be made: {error}. Choose another with hydra.run.dir=FOLDER.") from error
+        raise RecordError(
+            f"the run folder cannot be made: {error}. Choose another with hydra.run.dir=FOLDER."
+        ) from error
 
 
 def choices() -> tuple[str, ...]:
@@ -112,7 +114,7 @@ def resumed(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
                 "Start a new run for anything else."
             )
         if OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
-            raise ConfigError(f"unknown key {key!r}. {nearest(key, _keys(config))}")
+            raise ConfigError(f"unknown key {key!r}. {nearest(key, _keys(OmegaConf.to_container(config)))}")
         OmegaConf.update(config, key, yaml.safe_load(value))
     config.recorder.folder = str(folder)
     return folder, config
@@ -132,18 +134,26 @@ def build(node: Any, **more: Any) -> Any:
             cause = cause.__cause__
         if cause is not None:
             raise cause from error
-        raise ConfigError(_one_line(error).replace("set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")) from error
+        raise ConfigError(
+            _one_line(error).replace("set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+        ) from error
 
 
 _ABSENT = object()
 
 
 def _check_keys(config: DictConfig) -> None:
-    """Refuse keys that nothing would read: at the top those config.yaml does not name, below those no constructor takes."""
+    """Refuse keys that nothing reads: at the top those config.yaml does not name, below those no constructor takes."""
     primary = yaml.safe_load((conf_dir() / "config.yaml").read_text())
     groups = [entry.split(":")[0] for entry in primary["defaults"] if isinstance(entry, str)]
     groups += [word.split(" ")[-1] for entry in primary["defaults"] if isinstance(entry, dict) for word in entry]
-    known = {key for key in (*primary, *groups) if "/" not in key} - {"defaults", "hydra", "_self_", "tuned", "experiment"}
+    known = {key for key in (*primary, *groups) if "/" not in key} - {
+        "defaults",
+        "hydra",
+        "_self_",
+        "tuned",
+        "experiment",
+    }
     for key in config:
         if key not in known:
             raise ConfigError(f"unknown key {str(key)!r}. {nearest(str(key), known)}")
@@ -156,23 +166,27 @@ def _check_keys(config: DictConfig) -> None:
             raise ConfigError(f"{path}._target_: {node['_target_']!r} cannot be found: {_one_line(error)}") from error
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
-        for key in node:
-            if not str(key).startswith("_") and key not in parameters:
-                raise ConfigError(f"unknown key {f'{path}.{key}'!r}. {nearest(str(key), parameters)}")
+        for key in map(str, node):
+            if not key.startswith("_") and key not in parameters:
+                raise ConfigError(f"unknown key {f'{path}.{key}'!r}. {nearest(key, parameters)}")
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         yield path, node
         for key in node:
-            yield from _nodes(node[key], f"{path}.{key}".lstrip("."))
+            yield from _nodes(node[key], f"{path}.{key!s}".lstrip("."))
     elif isinstance(node, ListConfig):
         for index, item in enumerate(node):
             yield from _nodes(item, f"{path}[{index}]")
 
 
-def _keys(config: DictConfig) -> list[str]:
-    return [f"{path}.{key}".lstrip(".") for path, node in _nodes(config, "") for key in node]
+def _keys(node: Any, path: str = "") -> list[str]:
+    """All dotted keys of nested plain containers."""
+    if not isinstance(node, dict):
+        return []
+    keys = [f"{path}.{key!s}".lstrip(".") for key in node]
+    return keys + [inner for key, below in zip(keys, node.values(), strict=True) for inner in _keys(below, key)]
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -192,12 +206,12 @@ def _explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    groups = [str(path.relative_to(conf_dir())) for path in conf_dir().rglob("*") if path.is_dir()]
+    groups = [path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()]
     words = [word for word in sys.argv[1:] if re.match(r"^[\w/@.]+=[\w,-]+$", word) and word.split("=")[0] in groups]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            known = _keys(compose("config", overrides=words))
+            known = _keys(OmegaConf.to_container(compose("config", overrides=words)))
     except (HydraException, OmegaConfBaseException):
         known = []
     known += groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -24,22 +25,23 @@ class Status:
         self._next = clock() + self._interval
         self._width = 0
 
-    def update(self, text: Callable[[], str]) -> None:
-        """Show `text()`, if it is time."""
+    def due(self) -> bool:
+        """Is it time to show something again?"""
         now = self._clock()
         if now < self._next:
-            return
+            return False
         self._next = now + self._interval
-        self._show(text())
+        return True
 
     def end(self, text: str) -> None:
         """Show a last line and leave it standing."""
-        self._show(text)
+        self.show(text)
         if self._terminal:
             self._stream.write("\n")
         self._stream.flush()
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Show a line in place of the one before."""
         if self._terminal:
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
@@ -52,11 +54,7 @@ class Silent(Status):
     """Shows nothing."""
 
     def __init__(self) -> None:
-        self._next = float("inf")
-        self._clock = lambda: 0.0
-
-    def end(self, text: str) -> None:
-        """Nothing."""
+        super().__init__(stream=io.StringIO(), clock=lambda: 0.0)
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,10 @@
 """The vocabulary: what an algorithm asks, what a device answers, and what each promises the other.
 
-An algorithm never touches hardware. It says what it wants done as commands, it is told what was measured as readings, and
-the trainer stands in between. Commands and readings are frozen values: they print, compare, record and replay.
+An algorithm never touches hardware. It says what it wants done as commands, it is told what was measured as readings,
+and the trainer stands in between. Commands and readings are frozen values: they print, compare, record and replay.
 
-Axes come as `... k t b n`: replicas, probes, time, batch, features; parameters as `(..., p)`. Whatever stands in front is
-replicas (seeds, virtual chips, a rack of boards); a bench has none. The other axes are always there.
+Axes come as `... k t b n`: replicas, probes, time, batch, features; parameters as `(..., p)`. Whatever stands in front
+is replicas (seeds, virtual chips, a rack of boards); a bench has none. The other axes are always there.
 """
 
 from __future__ import annotations
@@ -145,10 +145,12 @@ class DeviceSpec:
         can = Can(0)
         for name in document["can"]:
             can |= Can[name]
-        layers = tuple(
-            Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()})
-            for layer in document["layers"]
-        )
+        layers = []
+        for layer in document["layers"]:
+            plain: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in layer.items()
+            }
+            layers.append(Layer(**plain))
         return cls(
             **{
                 **document,
@@ -156,7 +158,7 @@ class DeviceSpec:
                 "low": -math.inf if document["low"] is None else document["low"],
                 "high": math.inf if document["high"] is None else document["high"],
                 "replicas": tuple(document["replicas"]),
-                "layers": layers,
+                "layers": tuple(layers),
             }
         )
 
@@ -319,8 +321,8 @@ class State(Protocol):
 class Algorithm(Protocol):
     """A learning rule: hyperparameters in a frozen dataclass, everything else in its state.
 
-    `ask` and `tell` are pure. `ask` may be asked twice: it brings the device to `state.theta` and measures, which is how a
-    run goes on after a pulled cable.
+    `ask` and `tell` are pure. `ask` may be asked twice: it brings the device to `state.theta` and measures, which is
+    how a run goes on after a pulled cable.
     """
 
     needs: ClassVar[Can]
@@ -363,11 +365,14 @@ def dense_layers(spec: DeviceSpec, who: str) -> tuple[Layer, ...]:
 
     Args:
         who: the algorithm, for the message.
+
     Raises:
         ConfigError: naming the first layer that is not dense, or that nothing is known about the layers.
     """
     if not spec.layers:
-        raise ConfigError(f"{who} must know the layers of {spec.name!r}, which names none. Use algo=mgd, which need not.")
+        raise ConfigError(
+            f"{who} must know the layers of {spec.name!r}, which names none. Use algo=mgd, which need not."
+        )
     for number, layer in enumerate(spec.layers, 1):
         if layer.kind != "dense":
             raise ConfigError(

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from hwtrain import checks
 from hwtrain.core import Array
-from hwtrain.errors import ConfigError
 
 
 class Cost(Protocol):
@@ -47,8 +47,7 @@ class CrossEntropy:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"cost.smoothing must be at least 0 and below 1, not {self.smoothing}")
+        checks.number("cost.smoothing", self.smoothing, 0, 1, below=True)
 
     def __call__(self, output: Array, target: Array) -> Array:
         result: Array = -np.sum(self._smooth(target) * log_softmax(output, axis=-1), axis=-1)
@@ -61,4 +60,5 @@ class CrossEntropy:
     def _smooth(self, target: Array) -> Array:
         if not self.smoothing:
             return target
-        return (1 - self.smoothing) * target + self.smoothing / target.shape[-1]
+        smooth: Array = (1 - self.smoothing) * target + self.smoothing / target.shape[-1]
+        return smooth

@@ -25,6 +25,7 @@ def mix32(values: ArrayLike) -> NDArray[np.uint32]:
 
     Args:
         values: integers of any shape, taken modulo 2^32.
+
     Returns:
         uint32 of the same shape; always an array, also for a scalar.
     """
@@ -48,6 +49,7 @@ def derive(seed: ArrayLike, name: str) -> NDArray[np.uint32]:
     Args:
         seed: run or chip seeds, (...,).
         name: the purpose, for example "order of samples".
+
     Returns:
         uint32 seeds of the same shape.
     """
@@ -61,18 +63,20 @@ def words(seed: NDArray[np.uint32], counter: ArrayLike, count: int) -> NDArray[n
         seed: (...,) uint32.
         counter: one integer, or (k,) integers; word `i` of counter `c` is mix32(mix32(mix32(seed) ^ c) + i * GOLDEN).
         count: how many words.
+
     Returns:
         (..., count), or (..., k, count) for k counters.
     """
     counters = np.asarray(counter, dtype=np.int64).astype(np.uint32)
-    base = mix32(seed).reshape(*np.shape(seed), *(1,) * counters.ndim)
+    base = mix32(seed).reshape((*np.shape(seed), *(1,) * counters.ndim))
     stream = mix32(base ^ counters)
     return mix32(stream[..., None] + np.arange(count, dtype=np.uint32) * GOLDEN)
 
 
 def uniform(seed: NDArray[np.uint32], counter: ArrayLike, count: int) -> NDArray[np.float64]:
     """Uniform numbers strictly between 0 and 1, in steps of 2^-32; shapes as in `words`."""
-    return (words(seed, counter, count) + 0.5) * 2.0**-32
+    result: NDArray[np.float64] = (words(seed, counter, count).astype(np.float64) + 0.5) * 2.0**-32
+    return result
 
 
 def normal(seed: NDArray[np.uint32], counter: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -92,8 +96,9 @@ def order(seed: NDArray[np.uint32], epoch: int, size: int) -> NDArray[np.intp]:
 
     Args:
         seed: (...,) uint32.
+
     Returns:
         (..., size); the caller must not write to it.
     """
-    seed = np.ascontiguousarray(seed, dtype=np.uint32)
+    seed = np.asarray(seed, dtype=np.uint32)
     return _order(seed.tobytes(), seed.shape, epoch, size)

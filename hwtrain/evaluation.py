@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from hwtrain import checks
 from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Program, Sample, Task
 from hwtrain.costs import Cost
-from hwtrain.errors import ConfigError
 
 CHUNK = 500  # samples presented at once, which bounds the memory of a convolution
 
@@ -34,10 +34,9 @@ class Evaluation:
     angle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("every", "samples"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"evaluate.{name} must be a whole number of at least 1, not {value!r}")
+        checks.whole("evaluate.every", self.every, why="steps")
+        checks.whole("evaluate.samples", self.samples)
+        checks.flag("evaluate.angle", self.angle)
 
 
 def evaluate(
@@ -51,7 +50,10 @@ def evaluate(
     """
     device.execute([Program(state.theta)])
     metrics: dict[str, Array] = {}
-    for name, sample in (("test", task.held_out(2**31 if last else setting.samples)), ("train", task.seen(setting.samples))):
+    for name, sample in (
+        ("test", task.held_out(2**31 if last else setting.samples)),
+        ("train", task.seen(setting.samples)),
+    ):
         for key, value in _score(device, cost, sample).items():
             metrics[f"{name}_{key}"] = value
     if setting.angle and Can.GRADIENT in device.spec.can and (estimate := algorithm.gradient(state)) is not None:

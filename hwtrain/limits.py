@@ -42,7 +42,8 @@ def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> N
         )
     if command.sample.x.shape[-1] != spec.inputs or command.sample.x.ndim < 3:
         raise LimitError(
-            f"sample of shape {command.sample.x.shape}; {spec.name!r} takes (..., t, b, {spec.inputs}). Nothing was sent."
+            f"sample of shape {command.sample.x.shape}; {spec.name!r} takes (..., t, b, {spec.inputs}). "
+            "Nothing was sent."
         )
     target = command.sample.target
     if target is not None and target.shape[-1] != spec.outputs:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from hwtrain import checks
 from hwtrain.core import Array
-from hwtrain.errors import ConfigError
 
 Moments = tuple[Array, ...]
 
@@ -42,7 +41,7 @@ class Momentum:
     gamma: float = 0.9
 
     def __post_init__(self) -> None:
-        _share("gamma", self.gamma)
+        checks.number("optimizer.gamma", self.gamma, 0, 1, below=True)
 
     def init(self, theta: Array) -> Moments:
         return (np.zeros_like(theta),)
@@ -66,8 +65,9 @@ class Adam:
     correct_bias: bool = True
 
     def __post_init__(self) -> None:
-        _share("beta1", self.beta1)
-        _share("beta2", self.beta2)
+        checks.number("optimizer.beta1", self.beta1, 0, 1, below=True)
+        checks.number("optimizer.beta2", self.beta2, 0, 1, below=True)
+        checks.number("optimizer.epsilon", self.epsilon, low=0)
 
     def init(self, theta: Array) -> Moments:
         return np.zeros_like(theta), np.zeros_like(theta)
@@ -80,8 +80,3 @@ class Adam:
             mean = first / (1 - self.beta1 ** (update + 1))
             square = second / (1 - self.beta2 ** (update + 1))
         return eta * mean / (np.sqrt(square) + self.epsilon), (first, second)
-
-
-def _share(name: str, value: float) -> None:
-    if not (math.isfinite(value) and 0 <= value < 1):
-        raise ConfigError(f"optimizer: {name} must be at least 0 and below 1, not {value}")

@@ -1,8 +1,8 @@
 """Perturbations as formulas: Rademacher, sequential, Walsh and sinusoidal codes.
 
-Each is a pure function of (seed, step, index) in 32-bit integers (the sinusoid's phase apart), so host and microcontroller
-agree on every bit, any probe can be made again at any time, and a few bytes describe any number of them. All have mean
-zero and are mutually orthogonal, exactly or statistically, over a window of `block` steps.
+Each is a pure function of (seed, step, index) in 32-bit integers (the sinusoid's phase apart), so host and
+microcontroller agree on every bit, any probe can be made again at any time, and a few bytes describe any number of
+them. All have mean zero and are mutually orthogonal, exactly or statistically, over a window of `block` steps.
 
 The size of a perturbation is given either as `amplitude`, the largest move of one parameter in the device's unit, or as
 `norm`, the length m of the whole vector of p perturbations, which is how the published code of MGD states it
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import draws
+from hwtrain import checks, draws
 from hwtrain.core import Array
 from hwtrain.errors import ConfigError
 
@@ -40,11 +40,11 @@ class _Code:
         given = [value for value in (self.amplitude, self.norm) if value is not None]
         if len(given) != 1:
             raise ConfigError(
-                f"{type(self).__name__}: give amplitude or norm, one of the two; got amplitude={self.amplitude}, norm={self.norm}"
+                "perturbation: give amplitude or norm and leave the other null; "
+                f"got amplitude={self.amplitude}, norm={self.norm}"
             )
-        if not (math.isfinite(given[0]) and given[0] > 0):
-            name = "norm" if self.amplitude is None else "amplitude"
-            raise ConfigError(f"{type(self).__name__}: {name} must be a positive number, not {given[0]}")
+        name = "norm" if self.amplitude is None else "amplitude"
+        checks.number(f"perturbation.{name}", given[0], low=0, above=True)
 
     def _size_of_move(self, norm_per_move: float) -> float:
         if self.amplitude is not None:
@@ -101,12 +101,12 @@ class Walsh(_Code):
     """Rows of a Hadamard matrix: exactly orthogonal after one block.
 
     Parameter i follows row i + 1 of the natural-order matrix of order N, the next power of two above the number of
-    parameters: sign (-1)^popcount((i + 1) & step). Row 0, which is constant, is left out, so that the sum over a block is
-    zero and no baseline is needed. End tau_theta on a block: an unfinished one is much worse than a random code.
+    parameters: sign (-1)^popcount((i + 1) & step). Row 0, which is constant, is left out, so that the sum over a block
+    is zero and no baseline is needed. End tau_theta on a block: an unfinished one is much worse than a random code.
 
     Args:
-        two_sided: flip all signs in every second block. One-sided blocks carry a bias from curvature, proportional to the
-            amplitude, that more blocks do not remove; the flipped block cancels it.
+        two_sided: flip all signs in every second block. One-sided blocks carry a bias from curvature, proportional to
+            the amplitude, that more blocks do not remove; the flipped block cancels it.
     """
 
     two_sided: bool = False
@@ -137,11 +137,12 @@ class Walsh(_Code):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sinusoid(_Code):
-    """A tone per parameter: frequency multiplexing, as in Boon et al., Nat. Commun. 2025, doi 10.1038/s41467-025-65155-7.
+    """A tone per parameter: frequency multiplexing, as in Boon et al., Nat. Commun. 2025, doi
+    10.1038/s41467-025-65155-7.
 
-    theta_i moves by amplitude * sin(2 pi f_i step + phi_i), with the f_i equally spaced from `start` to `stop` in random
-    order and random phases. Two tones part after a window of at least 1 / spacing steps. A cost that curves makes sums
-    and differences of tones, which must not fall on a tone in use.
+    theta_i moves by amplitude * sin(2 pi f_i step + phi_i), with the f_i equally spaced from `start` to `stop` in
+    random order and random phases. Two tones part after a window of at least 1 / spacing steps. A cost that curves
+    makes sums and differences of tones, which must not fall on a tone in use.
 
     Args:
         start: lowest frequency, in cycles per step.
@@ -153,9 +154,12 @@ class Sinusoid(_Code):
 
     def __post_init__(self) -> None:
         _Code.__post_init__(self)
+        checks.number("perturbation.start", self.start, low=0)
+        checks.number("perturbation.stop", self.stop, low=0)
         if not 0 < self.start < self.stop < 0.5:
             raise ConfigError(
-                f"Sinusoid: frequencies must satisfy 0 < start < stop < 0.5 cycles per step; got {self.start}, {self.stop}"
+                "perturbation: frequencies must satisfy 0 < start < stop < 0.5 cycles per step; "
+                f"got {self.start}, {self.stop}"
             )
 
     def __call__(self, seed: NDArray[np.uint32], steps: Array, size: int) -> Array:
@@ -163,7 +167,8 @@ class Sinusoid(_Code):
         frequency = self.start + self._spacing(size) * place
         phase = draws.uniform(draws.derive(seed, "phases"), 0, size)
         turns = frequency[..., None, :] * np.asarray(steps)[:, None] + phase[..., None, :]
-        return self.reach(size) * np.sin(2 * np.pi * turns)
+        tones: Array = self.reach(size) * np.sin(2 * np.pi * turns)
+        return tones
 
     def mean_square(self, size: int) -> float:
         return self.reach(size) ** 2 / 2
@@ -182,8 +187,8 @@ class Sinusoid(_Code):
 class Antithetic:
     """Every pattern twice, once with each sign, in the order + - - +.
 
-    Even powers of the amplitude cancel in the difference, and so does the baseline; the ABBA order also cancels a linear
-    drift of the cost over two pairs.
+    Even powers of the amplitude cancel in the difference, and so does the baseline; the ABBA order also cancels a
+    linear drift of the cost over two pairs.
 
     Args:
         code: the pattern that is doubled.
@@ -208,7 +213,7 @@ class Antithetic:
 
 
 def _key(seed: NDArray[np.uint32], steps: Array) -> tuple[bytes, tuple[int, ...], bytes]:
-    seed = np.ascontiguousarray(seed, dtype=np.uint32)
+    seed = np.asarray(seed, dtype=np.uint32)
     return seed.tobytes(), seed.shape, np.ascontiguousarray(steps, dtype=np.int64).tobytes()
 
 

@@ -1,11 +1,11 @@
 """A run is a start document, lines, events and an outcome; here they become a folder that outlives a killed process.
 
-    run.json        the start document, completed by the outcome
-    config.yaml     the resolved configuration, from which the run can be repeated
-    metrics.jsonl   one line per record: no clock in it, so a resumed run's equals an undisturbed run's bit for bit
-    events.jsonl    what happened when: started, resumed, checkpoints, disturbances, warnings
-    checkpoint.npz  all that is needed to go on
-    report.html     pictures
+run.json        the start document, completed by the outcome
+config.yaml     the resolved configuration, from which the run can be repeated
+metrics.jsonl   one line per record: no clock in it, so a resumed run's equals an undisturbed run's bit for bit
+events.jsonl    what happened when: started, resumed, checkpoints, disturbances, warnings
+checkpoint.npz  all that is needed to go on
+report.html     pictures
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hwtrain import checkpoint, report
+from hwtrain import checkpoint, checks, report
 from hwtrain.core import Array
-from hwtrain.errors import ConfigError, HwtrainError, RecordError
+from hwtrain.errors import HwtrainError, RecordError
 
 SCHEMA = 1
 
@@ -56,7 +56,7 @@ class RunFolder:
         folder: where; made if missing.
         every: steps between lines.
         checkpoint_seconds: least time between checkpoints [s].
-        config: the resolved configuration as YAML text.
+        text: the resolved configuration as YAML.
         resume: go on with the run in the folder.
         report: draw report.html at the end.
     """
@@ -66,16 +66,14 @@ class RunFolder:
         folder: str | Path,
         every: int = 1000,
         checkpoint_seconds: float = 10.0,
-        config: str = "",
+        text: str = "",
         resume: bool = False,
         report: bool = True,
     ) -> None:
-        if not isinstance(every, int) or every < 1:
-            raise ConfigError(f"recorder.every counts steps: a whole number of at least 1, not {every!r}")
-        if not (math.isfinite(checkpoint_seconds) and checkpoint_seconds >= 0):
-            raise ConfigError(f"recorder.checkpoint_seconds must be a finite number of at least 0, not {checkpoint_seconds}")
+        checks.whole("recorder.every", every, why="steps")
+        checks.number("recorder.checkpoint_seconds", checkpoint_seconds, low=0)
         self.folder, self.every, self.checkpoint_seconds = Path(folder), every, checkpoint_seconds
-        self._config, self._resume, self._report = config, resume, report
+        self._text, self._resume, self._report = text, resume, report
         self._start: dict[str, Any] = {}
         self._metrics: Any = None
         self._events: Any = None
@@ -87,8 +85,10 @@ class RunFolder:
             if not self._resume:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if path.exists():
-                    raise RecordError(f"{self.folder} already holds a run. Resume it (resume={self.folder}) or choose another folder.")
-                (self.folder / "config.yaml").write_text(self._config)
+                    raise RecordError(
+                        f"{self.folder} already holds a run. Resume it (resume={self.folder}) or choose another folder."
+                    )
+                (self.folder / "config.yaml").write_text(self._text)
                 arrays = None
                 self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **start}
             else:
@@ -101,7 +101,9 @@ class RunFolder:
         except HwtrainError:
             raise
         except OSError as error:
-            raise RecordError(f"cannot write to the run folder {self.folder}: {error.strerror or error}. Nothing was trained.") from error
+            raise RecordError(
+                f"cannot write to the run folder {self.folder}: {error.strerror or error}. Nothing was trained."
+            ) from error
         self.event("resumed" if self._resume else "started")
         return arrays
 
@@ -111,7 +113,9 @@ class RunFolder:
 
     def event(self, name: str, **details: Any) -> None:
         """Append one line to events.jsonl."""
-        self._append(self._events, {"time": _now(), "event": name, **{key: to_json(value) for key, value in details.items()}})
+        self._append(
+            self._events, {"time": _now(), "event": name, **{key: to_json(value) for key, value in details.items()}}
+        )
 
     def save(self, arrays: Mapping[str, Array]) -> None:
         """Write a checkpoint that knows how far metrics.jsonl has come."""
@@ -131,7 +135,9 @@ class RunFolder:
         try:
             file.write(json.dumps(document, allow_nan=False) + "\n")
         except OSError as error:
-            raise RecordError(f"cannot write to {file.name}: {error.strerror}. What was written before is safe.") from error
+            raise RecordError(
+                f"cannot write to {file.name}: {error.strerror}. What was written before is safe."
+            ) from error
 
     def _write(self, document: Mapping[str, Any]) -> None:
         temporary = self.folder / "run.json.part"

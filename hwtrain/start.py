@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import draws
+from hwtrain import checks, draws
 from hwtrain.core import Array, DeviceSpec
 from hwtrain.errors import ConfigError
 
@@ -28,6 +28,8 @@ class Uniform:
     high: float = 0.5
 
     def __post_init__(self) -> None:
+        checks.number("algo.start.low", self.low)
+        checks.number("algo.start.high", self.high)
         if not self.low <= self.high:
             raise ConfigError(f"start: low ({self.low}) must not exceed high ({self.high})")
 
@@ -51,8 +53,11 @@ class Glorot:
     gain: float = 1.0
 
     def __call__(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Array:
+        checks.number("algo.start.gain", self.gain, low=0)
         if not spec.layers:
-            raise ConfigError(f"start=glorot must know the layers of {spec.name!r}, which names none; use algo/start=uniform")
+            raise ConfigError(
+                f"start=glorot must know the layers of {spec.name!r}, which names none; use algo/start=uniform"
+            )
         width = np.zeros(spec.size)
         position = 0
         for layer in spec.layers:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import checkpoint
+from hwtrain import checkpoint, checks
 from hwtrain.console import Silent, Status, duration
 from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Program, Sample, Stateful, Task
 from hwtrain.costs import Cost
@@ -39,16 +39,14 @@ class Budget:
     target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "measurements"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"budget.{name} must be a whole number of at least 1, or null for no limit; not {value!r}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ConfigError(f"budget.seconds must be positive, or null for no limit; not {self.seconds!r}")
-        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
-            raise ConfigError(f"budget.target_accuracy is a share, above 0 and at most 1; not {self.target_accuracy!r}")
+        checks.whole("budget.steps", self.steps, none="no limit")
+        checks.whole("budget.measurements", self.measurements, none="no limit")
+        checks.number("budget.seconds", self.seconds, low=0, above=True, none="no limit")
+        checks.number("budget.target_accuracy", self.target_accuracy, 0, 1, "a share", none="no limit", above=True)
         if self.steps is self.measurements is self.seconds is self.target_accuracy is None:
-            raise ConfigError("a run needs an end: set budget.steps, budget.measurements, budget.seconds or budget.target_accuracy")
+            raise ConfigError(
+                "a run needs an end: set budget.steps, budget.measurements, budget.seconds or budget.target_accuracy"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,7 @@ class Trainer:
         evaluation: when and on how much to evaluate.
         status: where progress is shown.
         clock: seconds that only grow.
+
     Raises:
         CapabilityError: the algorithm needs what the device does not offer.
         ConfigError: task and device do not fit each other.
@@ -153,7 +152,7 @@ class Trainer:
         for what, have, want in (("inputs", task.inputs, spec.inputs), ("outputs", task.outputs, spec.outputs)):
             if have != want:
                 raise ConfigError(
-                    f"task {task.name!r} has {have} {what}; device {spec.name!r} has {want}. Choose a network that fits, "
+                    f"task {task.name!r} has {have} {what}; device {spec.name!r} has {want}. Choose what fits, "
                     f"for example network=mlp network.sizes=[{task.inputs},16,{task.outputs}]"
                 )
         self.algorithm, self.device, self.task, self.cost = algorithm, device, task, cost
@@ -186,6 +185,7 @@ class Trainer:
 
         Args:
             start: what the start document holds beside what the trainer knows.
+
         Returns:
             How it ended; Ctrl-C is a result, with all that is needed to go on saved.
         """
@@ -230,47 +230,46 @@ class Trainer:
                     )
 
     def _loop(self, state: Any, progress: Progress, began: float, stop: StopRequest) -> tuple[str, Any, Progress]:
-        budget, every, evaluate_every = self.budget, self.recorder.every, self.evaluation.every
+        every, evaluate_every = self.recorder.every, self.evaluation.every
         counts, programmed, cost, costs = progress.counts, progress.programmed, progress.cost, progress.costs
         saved = self._clock()
-
-        def now() -> Progress:
-            return Progress(counts, programmed, cost, costs, self._clock() - began)
-
         while True:
-            if (name := self._ended(state, counts, began)) is not None:
-                return name, state, now()
-            if stop.requested:
-                return "interrupted", state, now()
+            seconds = self._clock() - began
+            name = "interrupted" if stop.requested else self._ended(state, counts, seconds)
+            if name is not None:
+                return name, state, Progress(counts, programmed, cost, costs, seconds)
             before = state.step
             state, metrics, commands = self.step(state)
             counts, programmed = _count(counts, programmed, commands)
             cost, costs = cost + metrics["cost"], costs + 1
 
+            progress = Progress(counts, programmed, cost, costs, seconds)
             if state.step // every > before // every:
                 mean = cost / costs
                 self.recorder.line(self._head(state, counts) | {**metrics, "cost": mean})
                 cost, costs = np.zeros_like(cost), 0
+                progress = replace(progress, cost=cost, costs=costs)
                 if not np.isfinite(mean).any():
-                    return "diverged", state, now()
+                    return "diverged", state, progress
             if state.step // evaluate_every > before // evaluate_every:
-                progress = self._evaluate(state, now())
+                progress = self._evaluate(state, progress)
                 counts, programmed = progress.counts, progress.programmed
             if self._clock() - saved >= self.recorder.checkpoint_seconds:
-                self._save(state, now())
+                self._save(state, progress)
                 saved = self._clock()
-            self._status.update(lambda: self._line(state, now()))
+            if self._status.due():
+                self._status.show(self._line(state, progress))
 
-    def _ended(self, state: Any, counts: Counts, began: float) -> str | None:
+    def _ended(self, state: Any, counts: Counts, seconds: float) -> str | None:
         budget = self.budget
-        if budget.target_accuracy is not None and "test_accuracy" in self._metrics:
-            if np.min(self._metrics["test_accuracy"]) >= budget.target_accuracy:
-                return "target_reached"
+        reached = self._metrics.get("test_accuracy")
+        if budget.target_accuracy is not None and reached is not None and np.min(reached) >= budget.target_accuracy:
+            return "target_reached"
         if budget.steps is not None and state.step >= budget.steps:
             return "completed"
         if budget.measurements is not None and counts.measurements >= budget.measurements:
             return "budget_spent"
-        if budget.seconds is not None and self._clock() - began >= budget.seconds:
+        if budget.seconds is not None and seconds >= budget.seconds:
             return "budget_spent"
         return None
 
@@ -294,9 +293,9 @@ class Trainer:
     def _restore(self, state: Any, progress: Progress, kept: Mapping[str, Array]) -> tuple[Any, Progress]:
         state = checkpoint.unflatten("state", state, kept)
         progress = checkpoint.unflatten("progress", progress, kept)
-        self._metrics = {name.removeprefix("metrics."): kept[name] for name in kept if name.startswith("metrics.")}
+        self._metrics = _part(kept, "metrics.")
         if isinstance(self.device, Stateful) and Can.STATE in self.device.spec.can:
-            self.device.restore({name.removeprefix("device."): kept[name] for name in kept if name.startswith("device.")})
+            self.device.restore(_part(kept, "device."))
         return state, progress
 
     def _line(self, state: Any, progress: Progress) -> str:
@@ -341,6 +340,10 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
                 else:
                     baseline += 1
     return Counts(perturbed, baseline, gradients, writes, counts.evaluations), programmed
+
+
+def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def vars_of(counts: Counts) -> dict[str, int]:

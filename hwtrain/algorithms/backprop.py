@@ -1,12 +1,12 @@
 """Gradient descent on the exact gradient: the reference that only a simulator offers.
 
-Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 533 (1986). The simulator
-differentiates its own forward pass, device variation included; what is compared with it is the estimate, not the device.
+Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 533 (1986). The
+simulator differentiates its own forward pass, device variation included; what is compared with it is the estimate, not
+the device.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Sample
-from hwtrain.errors import ConfigError
 from hwtrain.optimize import Descent, Moments, Optimizer
 from hwtrain.start import Start, Uniform
 
@@ -60,8 +60,7 @@ class Backprop:
     needs: ClassVar[Can] = Can.COST | Can.GRADIENT
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eta) and self.eta >= 0):
-            raise ConfigError(f"algo.eta must be a finite number of at least 0, not {self.eta}")
+        checks.number("algo.eta", self.eta, low=0)
 
     def init(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> State:
         """The first state, for one seed per replica."""

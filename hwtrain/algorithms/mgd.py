@@ -1,16 +1,17 @@
 """Multiplexed gradient descent, discrete form.
 
-McCaughan, Oripov, Ganesh, Nam, Dienstfrey, Buckley, "Multiplexed gradient descent: Fast online training of modern datasets
-on hardware neural networks without backpropagation", APL Machine Learning 1, 026118 (2023), doi 10.1063/5.0157645.
+McCaughan, Oripov, Ganesh, Nam, Dienstfrey, Buckley, "Multiplexed gradient descent: Fast online training of modern
+datasets on hardware neural networks without backpropagation", APL Machine Learning 1, 026118 (2023), doi
+10.1063/5.0157645.
 
 All parameters are perturbed at once, each by its own code; the scalar cost answers; correlating the answer with each
 parameter's code tells the gradients apart again (homodyne detection). Three time constants, counted in ticks of one
-perturbed measurement each, select the method: finite differences, coordinate descent and SPSA are settings of this class
-(conf/algo/).
+perturbed measurement each, select the method: finite differences, coordinate descent and SPSA are settings of this
+class (conf/algo/).
 
-Differs from the paper: the gradient estimate is a mean (unbiased for any number of probes and parameters), so that `eta`
-multiplies a true gradient; `convention` brings back the two published scalings. Any code can be held, averaged and run
-without a baseline.
+Differs from the paper: the gradient estimate is a mean (unbiased for any number of probes and parameters), so that
+`eta` multiplies a true gradient; `convention` brings back the two published scalings. Any code can be held, averaged
+and run without a baseline.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Perturbation, Probes, Program, Reading, Sample
-from hwtrain.errors import ConfigError, nearest
+from hwtrain.errors import ConfigError
 from hwtrain.optimize import Descent, Moments, Optimizer
 from hwtrain.perturb import Antithetic
 from hwtrain.start import Start, Uniform
@@ -76,15 +78,16 @@ class MGD:
         tau_p: ticks for which one perturbation is held.
         tau_x: ticks for which one sample (or batch) is presented.
         tau_theta: ticks between parameter updates; None is one whole code block.
-        baseline: "shared", measured again whenever the sample or the parameters have changed; "fresh", with every probe;
-            "antithetic", none, but every perturbation with both signs; "none", for codes that sum to zero.
-        convention: "mean", an unbiased mean; "mgd2023", the sum over ticks divided by the squared norm, as in the code of the
-            2023 paper; "mgd2025", scaled so that its expected length is that of the gradient, as in Oripov et al. (2025).
+        baseline: "shared", measured again whenever the sample or the parameters have changed; "fresh", with every
+            probe; "antithetic", none, but every perturbation with both signs; "none", for codes that sum to zero.
+        convention: "mean", an unbiased mean; "mgd2023", the sum over ticks divided by the squared norm, as in the code
+            of the 2023 paper; "mgd2025", scaled so that its expected length is that of the gradient, as in Oripov et
+            al. (2025).
         optimizer: plain descent, momentum or Adam.
         start: first parameters.
         probes: most probes asked for at once; how results are computed, not what they are (up to rounding).
-        modulation_limit: modulations are cut to plus or minus this [cost], None is no limit; biased when it acts, and the
-            metric `limited` counts how often.
+        modulation_limit: modulations are cut to plus or minus this [cost], None is no limit; biased when it acts, and
+            the metric `limited` counts how often.
     """
 
     eta: float
@@ -102,25 +105,20 @@ class MGD:
     needs: ClassVar[Can] = Can.COST | Can.PROBE
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eta) and self.eta >= 0):
-            raise ConfigError(f"algo.eta must be a finite number of at least 0, not {self.eta}")
-        for name in ("tau_p", "tau_x", "tau_theta", "probes"):
-            value = getattr(self, name)
-            if value is None and name == "tau_theta":
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"algo.{name} counts ticks: a whole number of at least 1, not {value!r}")
-        for name, known in (("baseline", BASELINES), ("convention", CONVENTIONS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"algo.{name}: unknown value {getattr(self, name)!r}. {nearest(str(getattr(self, name)), known)}")
+        checks.number("algo.eta", self.eta, low=0)
+        checks.whole("algo.tau_p", self.tau_p, why="ticks")
+        checks.whole("algo.tau_x", self.tau_x, why="ticks")
+        checks.whole("algo.tau_theta", self.tau_theta, why="ticks", none="a whole block of the code")
+        checks.whole("algo.probes", self.probes)
+        checks.one_of("algo.baseline", self.baseline, BASELINES)
+        checks.one_of("algo.convention", self.convention, CONVENTIONS)
+        checks.number("algo.modulation_limit", self.modulation_limit, low=0, above=True, none="no limit")
         period = self.tau_p * (2 if self.baseline == "antithetic" else 1)
         if self.tau_theta is not None and self.tau_theta % period:
             raise ConfigError(
                 f"algo.tau_theta ({self.tau_theta}) must be a multiple of {period}: tau_p ({self.tau_p})"
                 + (" times the two signs of baseline=antithetic" if self.baseline == "antithetic" else "")
             )
-        if self.modulation_limit is not None and not self.modulation_limit > 0:
-            raise ConfigError(f"algo.modulation_limit must be positive, or null for none; not {self.modulation_limit}")
 
     @property
     def code(self) -> Perturbation:
@@ -226,7 +224,7 @@ class MGD:
 
     def _scale(self, state: State) -> float:
         """What turns the mean estimate into that of the chosen convention."""
-        size = state.theta.shape[-1]
+        size = int(state.theta.shape[-1])
         independent = state.window // self.tau_p
         match self.convention:
             case "mgd2023":

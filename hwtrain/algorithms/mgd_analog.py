@@ -7,7 +7,6 @@ what an analog circuit with two capacitors per parameter does. Here one step is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -15,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Perturbation, Probes, Program, Reading, Sample
 from hwtrain.errors import ConfigError
 from hwtrain.start import Start, Uniform
@@ -75,15 +75,11 @@ class MGDAnalog:
     needs: ClassVar[Can] = Can.COST | Can.PROBE
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eta) and self.eta >= 0):
-            raise ConfigError(f"algo.eta must be a finite number of at least 0, not {self.eta}")
-        for name in ("tau_p", "tau_x"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"algo.{name} counts ticks: a whole number of at least 1, not {value!r}")
-        for name in ("tau_theta", "tau_hp"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"algo.{name} is a time constant in ticks: a positive number, not {getattr(self, name)!r}")
+        checks.number("algo.eta", self.eta, low=0)
+        checks.whole("algo.tau_p", self.tau_p, why="ticks")
+        checks.whole("algo.tau_x", self.tau_x, why="ticks")
+        checks.number("algo.tau_theta", self.tau_theta, low=0, above=True, why="a time constant in ticks")
+        checks.number("algo.tau_hp", self.tau_hp, low=0, above=True, why="a time constant in ticks")
 
     def init(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> State:
         """The first state, for one seed per replica."""
@@ -117,7 +113,9 @@ class MGDAnalog:
         valid = np.isfinite(modulation)
         modulation = np.where(valid, modulation, 0.0)
 
-        instant = modulation[..., None] * self._probe(state).dense(size)[..., 0, :] / self.perturbation.mean_square(size)
+        instant = (
+            modulation[..., None] * self._probe(state).dense(size)[..., 0, :] / self.perturbation.mean_square(size)
+        )
         share = 1 / (self.tau_theta + 1)
         homodyne = (1 - share) * state.homodyne + share * instant
         theta = np.clip(state.theta - self.eta * homodyne, state.low, state.high)

@@ -2,9 +2,9 @@
 
 Oripov, Dienstfrey, McCaughan, Buckley, "Scaling of hardware-compatible perturbative training algorithms", APL Machine
 Learning 3 (2025), doi 10.1063/5.0258271. The pre-activations of all neurons are moved at once; correlating the cost of
-every sample with the code gives each neuron's error, and the outer product with the activity that entered the layer gives
-the parameters' gradient. Its noise grows with the number of neurons instead of parameters; in return the device must let
-its nodes be moved and report its activity.
+every sample with the code gives each neuron's error, and the outer product with the activity that entered the layer
+gives the parameters' gradient. Its noise grows with the number of neurons instead of parameters; in return the device
+must let its nodes be moved and report its activity.
 
 Differs from the paper: all layers are perturbed at once and share one baseline, and the estimate is a mean (unbiased).
 """
@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain import checks
 from hwtrain.core import (
     Array,
     Can,
@@ -34,7 +35,6 @@ from hwtrain.core import (
     Site,
     dense_layers,
 )
-from hwtrain.errors import ConfigError
 from hwtrain.optimize import Descent, Moments, Optimizer
 from hwtrain.start import Glorot, Start
 
@@ -87,10 +87,8 @@ class NodePerturbation:
     needs: ClassVar[Can] = Can.SAMPLE_COST | Can.ACTIVITY | Can.NODE_PROBE
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eta) and self.eta >= 0):
-            raise ConfigError(f"algo.eta must be a finite number of at least 0, not {self.eta}")
-        if not isinstance(self.probes, int) or self.probes < 1:
-            raise ConfigError(f"algo.probes must be a whole number of at least 1, not {self.probes!r}")
+        checks.number("algo.eta", self.eta, low=0)
+        checks.whole("algo.probes", self.probes)
 
     def init(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> State:
         """The first state, for one seed per replica."""

@@ -18,7 +18,8 @@ class FunctionDevice:
     """A device made of a function.
 
     Args:
-        function: takes parameters (p,) and inputs (b, n), gives outputs (b, m); or its name as "package.module:function".
+        function: takes parameters (p,) and inputs (b, n), gives outputs (b, m); or its name as
+            "package.module:function".
         size: number of parameters, p.
         inputs: features of one sample, n.
         outputs: features of one output, m.
@@ -97,7 +98,7 @@ class FunctionDevice:
         wanted = (len(x), self._spec.outputs)
         if output.shape != wanted:
             raise DeviceError(
-                f"{self._spec.name!r} gave an output of shape {output.shape} for {len(x)} samples; it must give {wanted}"
+                f"{self._spec.name!r} gave outputs of shape {output.shape} for {len(x)} samples; it must give {wanted}"
             )
         return output
 
@@ -108,7 +109,8 @@ def _named(path: str) -> Callable[[Array, Array], Array]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"device.function: {path!r} cannot be imported ({error}). Write package.module:function, and start where Python finds it."
+            f"device.function: {path!r} cannot be imported ({error}). Write package.module:function, "
+            "and start where Python finds the package."
         ) from error
     if not callable(function):
         raise ConfigError(f"device.function: {path!r} is not a function but a {type(function).__name__}")

@@ -1,8 +1,8 @@
 """The numpy simulator: a network on any number of virtual chips, with the imperfections of real ones.
 
 What differs from chip to chip is drawn once from the chip's seed (device to device); what differs from one operation to
-the next is drawn from the same seed and a count of operations (cycle to cycle). The two never share a draw, and a chip in
-a stack draws what it would draw alone.
+the next is drawn from the same seed and a count of operations (cycle to cycle). The two never share a draw, and a chip
+in a stack draws what it would draw alone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import draws
+from hwtrain import checks, draws
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Site
 from hwtrain.costs import Cost
-from hwtrain.errors import ConfigError, nearest
+from hwtrain.errors import ConfigError
 from hwtrain.limits import check
 from hwtrain.sim.networks import Network, Neurons
 
@@ -25,8 +25,9 @@ from hwtrain.sim.networks import Network, Neurons
 class Simulated:
     """A network of neurons with programmable parameters.
 
-    A parameter acts as gain * value + error: `value` is what was programmed, rounded to `parameter_bits`; `error` is what
-    writing and drift have left behind. A probe is added by a separate actuator, so it is neither rounded nor written.
+    A parameter acts as gain * value + error: `value` is what was programmed, rounded to `parameter_bits`; `error` is
+    what writing and drift have left behind. A probe is added by a separate actuator, so it is neither rounded nor
+    written.
 
     Args:
         network: the forward model.
@@ -89,21 +90,20 @@ class Simulated:
             ("drift", drift),
             ("read_seconds", read_seconds),
         ):
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"device.{name} must be a finite number of at least 0, not {value}")
-        if not 0 <= stuck <= 1:
-            raise ConfigError(f"device.stuck is a share, 0 to 1, not {stuck}")
-        if chips is not None and chips < 1:
-            raise ConfigError(f"device.chips must be at least 1, or null for one chip without a replica axis; not {chips}")
-        for name, allowed, value in (
-            ("precision", ("double", "single"), precision),
-            ("programming", ("absolute", "incremental"), programming),
+            checks.number(f"device.{name}", value, low=0)
+        checks.number("device.stuck", stuck, 0, 1, "a share")
+        checks.number("device.low", low, none="an open range")
+        checks.number("device.high", high, none="an open range")
+        checks.whole("device.seed", seed, low=0)
+        checks.whole("device.chips", chips, none="one chip without a replica axis")
+        checks.one_of("device.precision", precision, ("double", "single"))
+        checks.one_of("device.programming", programming, ("absolute", "incremental"))
+        for name, bits in (
+            ("parameter_bits", parameter_bits),
+            ("input_bits", input_bits),
+            ("output_bits", output_bits),
         ):
-            if value not in allowed:
-                raise ConfigError(f"device.{name}: unknown value {value!r}. {nearest(value, allowed)}")
-        for name, bits in (("parameter_bits", parameter_bits), ("input_bits", input_bits), ("output_bits", output_bits)):
-            if bits is not None and not 1 <= bits <= 24:
-                raise ConfigError(f"device.{name} must be 1 to 24, or null for no rounding; not {bits}")
+            checks.whole(f"device.{name}", bits, 1, 24, none="no rounding")
         if parameter_bits is not None and (low is None or high is None):
             raise ConfigError("device.parameter_bits needs a range to divide: set device.low and device.high")
         if drift and not read_seconds:
@@ -128,7 +128,14 @@ class Simulated:
             noise=cost_noise,
             replicas=self._replicas,
             layers=network.layers,
-            can=Can.COST | Can.SAMPLE_COST | Can.OUTPUT | Can.ACTIVITY | Can.GRADIENT | Can.PROBE | Can.NODE_PROBE | Can.STATE,
+            can=Can.COST
+            | Can.SAMPLE_COST
+            | Can.OUTPUT
+            | Can.ACTIVITY
+            | Can.GRADIENT
+            | Can.PROBE
+            | Can.NODE_PROBE
+            | Can.STATE,
         )
         chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(self._replicas)
         self._cycle = draws.derive(chip, "cycle")
@@ -266,7 +273,9 @@ class Simulated:
         for values in activity:
             count = math.prod(values.shape[len(self._replicas) :])
             noise = draws.normal(draws.derive(self._cycle, "read"), self._next("read"), count)
-            noisy.append(values + self._read_noise * noise.reshape(*self._replicas, *values.shape[len(self._replicas) :]))
+            noisy.append(
+                values + self._read_noise * noise.reshape(*self._replicas, *values.shape[len(self._replicas) :])
+            )
         return tuple(noisy)
 
     def _next(self, kind: str, count: int = 1) -> int:

@@ -7,23 +7,24 @@ every chip has its own parameters while a sample is shared; each operation works
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
+from hwtrain import checks
 from hwtrain.core import Array, Layer
 from hwtrain.costs import Cost
-from hwtrain.errors import ConfigError, nearest
+from hwtrain.errors import ConfigError
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda u: u,
     "sigmoid": expit,
     "tanh": np.tanh,
     "relu": lambda u: np.maximum(u, 0),
 }
-_SLOPES = {  # derivative, from the pre-activation u and the activity y
+_SLOPES: dict[str, Callable[[Array, Array], Array]] = {  # derivative, from the pre-activation u and the activity y
     "linear": lambda u, y: np.ones_like(u),
     "sigmoid": lambda u, y: y * (1 - y),
     "tanh": lambda u, y: 1 - y * y,
@@ -46,7 +47,7 @@ class Neurons:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pass:
-    """What a forward pass leaves behind, a list entry per layer: input, pre-activation, activity before the offset, output."""
+    """What a forward pass leaves behind, an entry per layer; `cores` are activities before gain and offset."""
 
     inputs: list[Array]
     preactivations: list[Array]
@@ -116,8 +117,10 @@ class Network:
                 y = variation.gain * core + variation.offset
             elif layer.activation != "linear":
                 core = y = ACTIVATIONS[layer.activation](u)
-            for kept, value in zip((done.inputs, done.preactivations, done.cores, done.outputs), (x, u, core, y), strict=True):
-                kept.append(value)
+            done.inputs.append(x)
+            done.preactivations.append(u)
+            done.cores.append(core)
+            done.outputs.append(y)
             x = y
         return done
 
@@ -197,7 +200,7 @@ class _Conv:
     @classmethod
     def forward(cls, layer: Layer, block: Array, x: Array) -> Array:
         kernel, bias = cls._kernel(layer, block)
-        u = np.matmul(cls._patches(layer, x), kernel)
+        u: Array = np.matmul(cls._patches(layer, x), kernel)
         if layer.bias == "add":
             u += bias
         else:
@@ -268,15 +271,15 @@ _OPERATIONS: dict[str, type[_Dense] | type[_Conv] | type[_Pool]] = {"dense": _De
 
 def dense(inputs: int, outputs: int, activation: str = "linear", bias: str = "add") -> Layer:
     """A dense layer: inputs * outputs + outputs parameters."""
-    _known("activation", activation, ACTIVATIONS)
-    _known("bias", bias, ("add", "subtract"))
+    checks.one_of("network.activation", activation, ACTIVATIONS)
+    checks.one_of("network.bias", bias, ("add", "subtract"))
     return Layer("dense", (inputs,), (outputs,), (inputs + 1) * outputs, activation, bias)
 
 
 def conv(shape: tuple[int, ...], channels: int, activation: str, window: int = 3, padding: str = "valid") -> Layer:
     """A convolution with a square window over (height, width, channels)."""
-    _known("activation", activation, ACTIVATIONS)
-    _known("padding", padding, ("valid", "same"))
+    checks.one_of("network.activation", activation, ACTIVATIONS)
+    checks.one_of("network.padding", padding, ("valid", "same"))
     height, width, depth = shape
     lost = window - 1 if padding == "valid" else 0
     if height <= lost or width <= lost:
@@ -309,8 +312,8 @@ def mlp(sizes: Sequence[int], activation: str = "sigmoid", output: str = "sigmoi
 def mgd2023(shape: Sequence[int], channels: Sequence[int], classes: int = 10) -> Network:
     """The convolutional networks of McCaughan et al. (2023).
 
-    Three valid 3x3 convolutions with relu, each followed by 2x2 pooling, then a dense read-out. (28, 28, 1) with 16, 32,
-    32 channels has 14 378 parameters; (32, 32, 3) with 16, 32, 64 has 26 154.
+    Three valid 3x3 convolutions with relu, each followed by 2x2 pooling, then a dense read-out. (28, 28, 1) with 16,
+    32, 32 channels has 14 378 parameters; (32, 32, 3) with 16, 32, 64 has 26 154.
     """
     layers: list[Layer] = []
     now = tuple(shape)
@@ -321,13 +324,13 @@ def mgd2023(shape: Sequence[int], channels: Sequence[int], classes: int = 10) ->
 
 
 def mgd2025(width: int, shape: Sequence[int] = (28, 28, 1), classes: int = 10) -> Network:
-    """The network family of Oripov et al. (APL Machine Learning 3, 2025), of 520 parameters (width 1) to 1.8 million (64).
+    """The network family of Oripov et al. (APL Machine Learning 3, 2025), of 520 parameters (width 1) to 1.8 million
+    (64).
 
-    Three pairs of 3x3 convolutions with "same" padding and tanh, of width, 2 width and 4 width channels, each pair followed
-    by 2x2 pooling; then dense layers of 4 width, 4 width and the classes.
+    Three pairs of 3x3 convolutions with "same" padding and tanh, of width, 2 width and 4 width channels, each pair
+    followed by 2x2 pooling; then dense layers of 4 width, 4 width and the classes.
     """
-    if width < 1:
-        raise ConfigError(f"network.width must be at least 1, not {width}")
+    checks.whole("network.width", width)
     layers: list[Layer] = []
     now = tuple(shape)
     for channels in (width, 2 * width, 4 * width):
@@ -339,8 +342,3 @@ def mgd2025(width: int, shape: Sequence[int] = (28, 28, 1), classes: int = 10) -
     hidden = 4 * width
     layers += [dense(math.prod(now), hidden, "tanh"), dense(hidden, hidden, "tanh"), dense(hidden, classes)]
     return Network(tuple(layers))
-
-
-def _known(what: str, name: str, known: Sequence[str] | dict[str, object]) -> None:
-    if name not in known:
-        raise ConfigError(f"network: unknown {what} {name!r}. {nearest(str(name), known)}")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain.checks import flag
 from hwtrain.errors import DataError
 from hwtrain.tasks import folder
-from hwtrain.tasks.checks import flag
 from hwtrain.tasks.dataset import DataTask, one_hot
 from hwtrain.tasks.fetch import Published
 
@@ -49,7 +49,7 @@ def cifar10(batch: int = 32, data_dir: str | None = None, verify: bool = True, n
             and the record says what was used.
         name: what messages and records call it.
     """
-    flag("verify", verify)
+    flag("task.verify", verify)
     place = folder.find("cifar10", (ARCHIVE.name, INSIDE, *TRAIN, *TEST), (ARCHIVE,), data_dir)
     root, batches = _batches(place)
     train_x, train_y, train_accounts = _load(root, batches, TRAIN, verify)

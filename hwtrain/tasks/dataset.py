@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import draws
+from hwtrain.checks import whole
 from hwtrain.core import Array, Sample
 from hwtrain.errors import DataError
-from hwtrain.tasks.checks import whole
 
 
 class DataTask:
@@ -30,6 +30,7 @@ class DataTask:
         test_y: test targets, (M, m).
         batch: samples presented at once, b.
         provenance: where the data came from, as JSON types; the numbers of samples are added.
+
     Raises:
         ConfigError: the batch is larger than the training set.
     """
@@ -45,13 +46,13 @@ class DataTask:
         provenance: Mapping[str, Any],
     ) -> None:
         _check_pairs(name, {"training": (train_x, train_y), "test": (test_x, test_y)})
-        self.batch = whole("batch", batch, 1, len(train_x), f"the number of training samples of {name!r}")
-        self.name = name
+        whole("task.batch", batch, 1, len(train_x), f"the number of training samples of {name!r}")
+        self.name, self.batch = name, batch
         self.inputs = int(train_x.shape[1])
         self.outputs = int(train_y.shape[1])
         self.provenance = {**provenance, "train_samples": len(train_x), "test_samples": len(test_x)}
-        self._train = _stored(train_x), np.asarray(train_y, np.float64)
-        self._test = _stored(test_x), np.asarray(test_y, np.float64)
+        self._train = _for_reading(train_x, pixels=True), _for_reading(train_y, pixels=False)
+        self._test = _for_reading(test_x, pixels=True), _for_reading(test_y, pixels=False)
         self._batches = len(train_x) // self.batch
 
     def sample(self, seed: NDArray[np.uint32], index: int) -> Sample:
@@ -60,6 +61,7 @@ class DataTask:
         Args:
             seed: (...,) uint32, one per replica.
             index: counts on through the epochs.
+
         Returns:
             x (..., 1, b, n), target (..., 1, b, m).
         """
@@ -93,8 +95,11 @@ def _first(samples: tuple[Array, Array], limit: int) -> Sample:
     return Sample(_values(x[None, :limit]), y[None, :limit])
 
 
-def _stored(x: Array) -> Array:
-    return x if x.dtype == np.uint8 else np.asarray(x, np.float64)
+def _for_reading(array: Array, *, pixels: bool) -> Array:
+    """The array as float64, or as uint8 where it holds `pixels` of that type; a view that refuses to be written to."""
+    view: Array = (array if pixels and array.dtype == np.uint8 else np.asarray(array, np.float64)).view()
+    view.flags.writeable = False
+    return view
 
 
 def _values(x: Array) -> Array:

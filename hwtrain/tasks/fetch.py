@@ -42,6 +42,7 @@ def fetch(file: Published, folder: Path, timeout: float = 30.0) -> Path:
         folder: where to; made if it does not exist.
         timeout: how long one answer of the server may take [s]; the whole may take as long plus the time in which the
             bytes received so far would come at 10 kB/s.
+
     Raises:
         DataError: naming every address tried and what went wrong there; nothing is left behind.
     """

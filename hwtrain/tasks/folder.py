@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hwtrain.checks import text
 from hwtrain.errors import DataError
-from hwtrain.tasks.checks import text
 from hwtrain.tasks.fetch import Published, fetch
 
 VARIABLE = "HWTRAIN_DATA"
@@ -26,11 +26,13 @@ def find(data_set: str, signs: Sequence[str], published: Sequence[Published], da
         signs: names of files or folders, any of which shows that a folder is the right one.
         published: what to download.
         data_dir: the setting task.data_dir.
+
     Raises:
         DataError: no folder has it, or a file could not be downloaded.
     """
     if data_dir is not None:
-        return _search("task.data_dir", text("data_dir", data_dir), data_set, signs)
+        text("task.data_dir", data_dir)
+        return _search("task.data_dir", data_dir, data_set, signs)
     if named := os.environ.get(VARIABLE):
         return _search(VARIABLE, named, data_set, signs)
     folder = cache() / data_set

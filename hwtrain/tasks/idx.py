@@ -22,8 +22,10 @@ def unpack(content: bytes, path: Path, magic: int) -> NDArray[np.uint8]:
         content: of the file.
         path: its place, for messages.
         magic: what the file must begin with; its last byte counts the axes.
+
     Returns:
         (count, height, width) for `IMAGES`, (count,) for `LABELS`.
+
     Raises:
         DataError: it is damaged, or something else.
     """

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwtrain.checks import flag
 from hwtrain.errors import DataError
 from hwtrain.tasks import folder, idx
-from hwtrain.tasks.checks import flag
 from hwtrain.tasks.dataset import DataTask, one_hot
 from hwtrain.tasks.fetch import Published
 
@@ -93,7 +93,7 @@ def _task(
     data_dir: str | None,
     verify: bool,
 ) -> DataTask:
-    flag("verify", verify)
+    flag("task.verify", verify)
     place = folder.find(data_set, NAMES, published, data_dir)
     accounts, arrays = [], []
     for file in published:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwtrain.tasks.checks import whole
+from hwtrain.checks import whole
 from hwtrain.tasks.dataset import DataTask
 
 
@@ -19,7 +19,7 @@ def parity(bits: int, batch: int = 1, name: str = "parity") -> DataTask:
         batch: vectors presented at once.
         name: what messages and records call it.
     """
-    whole("bits", bits, 2, 16)
+    whole("task.bits", bits, 2, 16)
     x = (np.arange(2**bits)[:, None] >> np.arange(bits)[::-1] & 1).astype(np.float64)
     y = x.sum(axis=1, keepdims=True) % 2
     provenance = {

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain.core import Array
-from hwtrain.errors import DataError, nearest
+from hwtrain.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,8 @@ def from_npz(content: bytes, path: Path) -> tuple[Table, Table | None]:
     parts = ("train", "test") if {"test_x", "test_y"} & arrays.keys() else ("train",)
     for name in (f"{part}_{kind}" for part in parts for kind in "xy"):
         if name not in arrays:
-            raise DataError(f"{path} has no array {name!r}. {nearest(name, arrays)} Add it with numpy.savez.")
+            there = ", ".join(arrays) or "none"
+            raise DataError(f"{path} has no array {name!r}; there is {there}. Name it so in numpy.savez.")
     tables = [_table(arrays[f"{part}_x"], arrays[f"{part}_y"], part, path) for part in parts]
     return tables[0], tables[1] if len(tables) == 2 else None
 

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import draws
+from hwtrain.checks import number, text, whole
 from hwtrain.core import Array
 from hwtrain.errors import ConfigError, DataError
 from hwtrain.tasks import folder, table
-from hwtrain.tasks.checks import text, whole
 from hwtrain.tasks.dataset import DataTask, one_hot
 from hwtrain.tasks.table import Table
 
 FRACTION = 0.2  # held out where nothing else is said
-MOST_COLUMNS = 2**20
 
 
 def user_file(
@@ -45,14 +44,16 @@ def user_file(
         target_columns: of a .csv, how many of the last columns are targets.
         split_seed: of the choice of what to hold out.
         name: what messages and records call it.
+
     Raises:
         ConfigError: the settings contradict each other or the file.
         DataError: naming what is wrong in which file.
     """
-    whole("target_columns", target_columns, 1, MOST_COLUMNS)
-    whole("split_seed", split_seed, 0, 2**32 - 1)
+    text("task.path", path)
+    whole("task.target_columns", target_columns)
+    whole("task.split_seed", split_seed, 0, 2**32 - 1)
     accounts: list[dict[str, Any]] = []
-    place = Path(text("path", path)).expanduser()
+    place = Path(path).expanduser()
     content = _content(place, accounts)
     test: Table | None = None
     if place.suffix.lower() == ".npz":
@@ -65,7 +66,8 @@ def user_file(
     elif place.suffix.lower() == ".csv":
         train = table.from_csv(content, place, target_columns)
         if test_path is not None:
-            test_place = Path(text("test_path", test_path)).expanduser()
+            text("task.test_path", test_path)
+            test_place = Path(test_path).expanduser()
             test = table.from_csv(_content(test_place, accounts), test_place, target_columns)
     else:
         raise ConfigError(f"task.path must end in .npz or .csv, not {path!r}. Convert the file, say with numpy.savez.")
@@ -98,8 +100,7 @@ def _with_test(train: Table, test: Table | None, fraction: float | None, seed: i
         return train, test, "given"
     if fraction is None:
         fraction = FRACTION
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
-        raise ConfigError(f"task.test_fraction must be at least 0 and below 1, or null, not {fraction!r}.")
+    number("task.test_fraction", fraction, 0, 1, below=True, none="0.2 where there is no test set")
     if fraction == 0:
         return train, train, "the training set"
     count = round(fraction * len(train.x))
