@@ -92,7 +92,7 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
     const uint8_t *bytes = request->payload;
     const hwt_config_t *config = board->config;
     hwt_network_t network;
-    uint64_t size = 0, nodes = 0;
+    uint32_t size = 0;
     if (request->count < 12 || request->count != 12u + 4u * bytes[1])
         return refuse(request, HWT_BAD_LENGTH, 12u + 4u * (request->count < 2 ? 1u : bytes[1]));
     network.cost = bytes[0];
@@ -121,18 +121,18 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
             return refuse(request, HWT_BAD_VALUE, 14u + 4u * l);
         if (layer->bias > HWT_SUBTRACT)
             return refuse(request, HWT_BAD_VALUE, 15u + 4u * l);
-        size += (uint64_t)(inputs + 1u) * layer->outputs;
-        nodes += layer->outputs;
+        uint32_t parameters = (inputs + 1u) * layer->outputs; /* at most 2^16 (2^16 - 1) */
+        if (parameters > config->theta_size - size)
+            return refuse(request, HWT_NO_ROOM, config->theta_size);
+        size += parameters;
         inputs = layer->outputs;
     }
-    if (size > config->theta_size)
-        return refuse(request, HWT_NO_ROOM, config->theta_size);
-    if (nodes > config->work_size || hwt_workspace_size(&network) > config->work_size)
+    if (hwt_workspace_size(&network) > config->work_size)
         return refuse(request, HWT_NO_ROOM, config->work_size);
     if ((uint32_t)network.inputs + hwt_outputs(&network) > config->samples_size)
         return refuse(request, HWT_NO_ROOM, config->samples_size);
     board->network = network;
-    board->size = (uint32_t)size;
+    board->size = size;
     board->low = low;
     board->high = high;
     for (uint32_t i = 0; i < board->size; i++)
@@ -511,7 +511,8 @@ static void answer(hwt_board_t *board, uint16_t length) {
 
 int hwt_board_init(hwt_board_t *board, const hwt_config_t *config) {
     uint8_t *bytes = (uint8_t *)board;
-    if (config->receive_size < 128 || config->reply_size < 128 || config->window == 0 || config->theta_size == 0 ||
+    if (config->receive_size < 128 || config->reply_size < 128 || config->window == 0 ||
+        (config->window & (config->window - 1u)) || config->theta_size == 0 ||
         config->samples_size == 0 || config->work_size == 0)
         return -1;
     for (size_t i = 0; i < sizeof *board; i++)

@@ -123,13 +123,13 @@ class TestOnANetwork:
     def test_an_unfinished_block_is_worse_than_a_whole_one(self, device, sample):
         assert self.error(device, sample, perturbation=Walsh(amplitude=6.7e-4), tau_theta=2200) == pytest.approx(3.06, rel=0.5)
 
-    @pytest.mark.parametrize(("norm", "degrees"), [(0.01, 0.006), (0.1, 0.064), (1.0, 0.643)])
-    def test_sequential(self, device, sample, norm, degrees):
-        error = self.error(device, sample, perturbation=Sequential(norm=norm), tau_theta=None)
+    @pytest.mark.parametrize(("amplitude", "degrees"), [(6.7e-4, 0.006), (6.7e-3, 0.064), (6.7e-2, 0.643)])
+    def test_sequential(self, device, sample, amplitude, degrees):
+        error = self.error(device, sample, perturbation=Sequential(amplitude=amplitude), tau_theta=None)
         assert error == pytest.approx(degrees, rel=0.5)
 
     def test_an_uneven_sweep(self, device, sample):
-        error = self.error(device, sample, perturbation=Sequential(norm=0.01), tau_theta=256)
+        error = self.error(device, sample, perturbation=Sequential(amplitude=6.7e-4), tau_theta=256)
         assert 10 < error < 30  # 36 of 220 parameters counted twice; 14.3 degrees where the other program stopped
 
 
@@ -179,9 +179,9 @@ class TestNoise:
 
 
 class TestAnalog:
-    """Nine parameters, a linear cost, mean over 12 gradients; gains and angles measured by another program."""
+    """Nine parameters, a linear cost, mean over 200 gradients; another program measured the figures with twelve."""
 
-    P, DRAWS = 9, 12
+    P, DRAWS = 9, 200
 
     def run(self, code, tau_hp, tau_theta):
         g = gradients(self.DRAWS, self.P, seed=10)
@@ -210,9 +210,14 @@ class TestAnalog:
         assert degrees == pytest.approx(3.6, rel=0.3)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("tau_hp", "gain", "degrees"), [(1.6, 0.49, 20.4), (16.0, 0.93, 3.5), (160.0, 1.00, 0.42)])
-    def test_tones(self, tau_hp, gain, degrees):
-        code = Sinusoid(amplitude=1e-2, start=0.02, stop=0.2)
-        found = self.run(code, tau_hp, 1000.0)
-        assert found[0] == pytest.approx(gain, rel=0.05)
-        assert found[1] == pytest.approx(degrees, rel=0.3)
+    @pytest.mark.parametrize(("tau_hp", "degrees"), [(1.6, 20.4), (16.0, 3.5), (160.0, 0.42)])
+    def test_tones(self, tau_hp, degrees):
+        """A tone's gain is the real part of the discrete high-pass at its frequency; the angles are the other program's.
+
+        It measured gains of 0.49, 0.93 and 1.00, the first with twelve gradients only, whose weights spread it by 0.04.
+        """
+        gain, found = self.run(Sinusoid(amplitude=1e-2, start=0.02, stop=0.2), tau_hp, 1000.0)
+        keep, delay = tau_hp / (tau_hp + 1), np.exp(-2j * np.pi * np.linspace(0.02, 0.2, self.P))
+        closed_form = np.mean((keep * (1 - delay) / (1 - keep * delay)).real)
+        assert gain == pytest.approx(closed_form, rel=0.02)
+        assert found == pytest.approx(degrees, rel=0.3)

@@ -66,7 +66,7 @@ typedef struct hwt_config {
 
     uint8_t *replies; /* `window` replies of reply_size bytes each; reply_size at least 128 */
     uint16_t reply_size;
-    uint8_t window; /* requests the host may send ahead, and replies kept for repeats */
+    uint8_t window; /* requests the host may send ahead, and replies kept for repeats; a power of two */
 
     uint16_t ring; /* received bytes the port holds while the core computes; what a window must fit into */
 } hwt_config_t;

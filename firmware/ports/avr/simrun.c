@@ -1,0 +1,119 @@
+/* Runs an AVR image in simavr and joins its USART0 to a pseudo-terminal.
+ *
+ *     simrun MCU IMAGE.elf
+ *
+ * Prints "ready /dev/pts/N". As fast as the host allows, and asleep while the
+ * firmware sleeps and nothing is sent. */
+#define _XOPEN_SOURCE 700
+#define _DEFAULT_SOURCE
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <avr_uart.h>
+#include <sim_avr.h>
+#include <sim_elf.h>
+#include <sim_irq.h>
+
+static int link_fd;
+static int may_send = 1;
+static avr_irq_t *input;
+static unsigned char out[256];
+static size_t out_count;
+
+static void flush(void) {
+    size_t done = 0;
+    while (done < out_count) {
+        ssize_t count = write(link_fd, out + done, out_count - done);
+        if (count <= 0)
+            break;
+        done += (size_t)count;
+    }
+    out_count = 0;
+}
+
+static void on_byte(struct avr_irq_t *irq, uint32_t value, void *context) {
+    (void)irq;
+    (void)context;
+    out[out_count++] = (unsigned char)value;
+    if (out_count == sizeof out)
+        flush();
+}
+
+static void on_xon(struct avr_irq_t *irq, uint32_t value, void *context) {
+    (void)irq, (void)value, (void)context;
+    may_send = 1;
+}
+
+static void on_xoff(struct avr_irq_t *irq, uint32_t value, void *context) {
+    (void)irq, (void)value, (void)context;
+    may_send = 0;
+}
+
+/* Hand over waiting bytes, one at a time, for as long as the receiver takes them; wait for at most `patience` ms. */
+static void pump(int patience) {
+    struct pollfd ready = {link_fd, POLLIN, 0};
+    flush();
+    while (may_send && poll(&ready, 1, patience) > 0 && (ready.revents & POLLIN)) {
+        unsigned char byte;
+        if (read(link_fd, &byte, 1) != 1)
+            return;
+        patience = 0;
+        avr_raise_irq(input, byte);
+    }
+}
+
+static void on_sleep(avr_t *avr, avr_cycle_count_t cycles) {
+    (void)avr;
+    (void)cycles;
+    pump(1);
+}
+
+int main(int argc, char **argv) {
+    elf_firmware_t firmware;
+    struct termios mode;
+    uint32_t flags = 0;
+    if (argc != 3)
+        return 2;
+    memset(&firmware, 0, sizeof firmware);
+    avr_t *avr = avr_make_mcu_by_name(argv[1]);
+    if (!avr || elf_read_firmware(argv[2], &firmware))
+        return 1;
+    avr_init(avr);
+    firmware.frequency = 16000000;
+    avr_load_firmware(avr, &firmware);
+    avr->sleep = on_sleep;
+
+    link_fd = posix_openpt(O_RDWR | O_NOCTTY);
+    if (link_fd < 0 || grantpt(link_fd) || unlockpt(link_fd))
+        return 1;
+    int other = open(ptsname(link_fd), O_RDWR | O_NOCTTY);
+    tcgetattr(other, &mode);
+    cfmakeraw(&mode);
+    tcsetattr(other, TCSANOW, &mode);
+
+    avr_ioctl(avr, AVR_IOCTL_UART_GET_FLAGS('0'), &flags);
+    flags &= ~(uint32_t)(AVR_UART_FLAG_STDIO | AVR_UART_FLAG_POOL_SLEEP);
+    avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);
+    input = avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_INPUT);
+    avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUTPUT), on_byte, NULL);
+    avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XON), on_xon, NULL);
+    avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XOFF), on_xoff, NULL);
+    printf("ready %s\n", ptsname(link_fd));
+    fflush(stdout);
+
+    for (unsigned turn = 0;; turn++) {
+        int state = avr_run(avr);
+        if (state == cpu_Done || state == cpu_Crashed) {
+            fprintf(stderr, "simrun: the firmware %s\n", state == cpu_Done ? "ended" : "crashed");
+            return 1;
+        }
+        if ((turn & 63u) == 0)
+            pump(0);
+    }
+}

@@ -1,0 +1,79 @@
+/* ARM MPS2 with the AN385 image: a Cortex-M3, so all floating point is software; CMSDK UART0. Runs in QEMU (mps2-an385), where
+ * 25 MHz is the clock. (ARM DAI0385, CMSDK TRM DDI0479.) */
+#define TICK_HZ 25000000u
+#include "../bare/cortex_m.h"
+#include "../bare/ring.h"
+#include "hwtrain/board.h"
+
+#define UART_DATA REGISTER(0x40004000)
+#define UART_STATE REGISTER(0x40004004)
+#define UART_CTRL REGISTER(0x40004008)
+#define UART_INTERRUPT REGISTER(0x4000400C)
+#define UART_BAUDDIV REGISTER(0x40004010)
+#define NVIC_ISER0 REGISTER(0xE000E100)
+#define STATE_SENDING 1u
+#define STATE_RECEIVED 2u
+#define STATE_OVERRUN 8u
+#define INTERRUPT_RECEIVE 2u
+
+static ring_t ring;
+
+void UART_Handler(void);
+void UART_Handler(void) {
+    UART_INTERRUPT = INTERRUPT_RECEIVE; /* acknowledge first: a byte that comes while draining must interrupt again */
+    if (UART_STATE & STATE_OVERRUN) {
+        UART_STATE = STATE_OVERRUN;
+        ring.lost++;
+    }
+    while (UART_STATE & STATE_RECEIVED)
+        ring_put(&ring, (uint8_t)UART_DATA);
+}
+
+static int read(void *context) {
+    return ring_get(context);
+}
+
+static void write(void *context, uint8_t byte) {
+    (void)context;
+    while (UART_STATE & STATE_SENDING)
+        ;
+    UART_DATA = byte;
+}
+
+static void rest(void *context) {
+    (void)context; /* the network is numbers in RAM: this board drives nothing */
+}
+
+static void reset(void *context) {
+    (void)context;
+    while (UART_STATE & STATE_SENDING)
+        ;
+    cortex_reset();
+}
+
+static uint32_t overruns(void *context) {
+    return ((ring_t *)context)->lost;
+}
+
+int main(void) {
+    static float theta[16384], samples[8192], work[1024];
+    static uint8_t receive[1024], replies[4 * 1024];
+    static hwt_board_t board;
+    static const hwt_port_t port = {&ring, read, write, cortex_millis, rest, reset, overruns, cortex_stack_free};
+    static const hwt_config_t config = {
+        .name = "mps2_an385", .port = &port,
+        .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
+        .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
+        .ring = RING_SIZE - 1u,
+    };
+    UART_BAUDDIV = 25000000u / 115200u;
+    UART_CTRL = 0xB; /* send, receive, receive interrupt */
+    NVIC_ISER0 = 1u;
+    if (hwt_board_init(&board, &config))
+        return 1;
+    for (;;)
+        if (!hwt_board_poll(&board))
+            CORTEX_SLEEP_UNLESS(ring.in != ring.out);
+}
+
+VECTORS([0] = UART_Handler);

@@ -1,0 +1,86 @@
+/* STM32F405 on its 16 MHz internal oscillator, USART2 on PA2 (out) and PA3 (in), 115 200 baud 8N1: the ST-Link's virtual serial
+ * port on Nucleo-64 boards. The same file runs in QEMU (netduinoplus2, second -serial), where SysTick counts 168 MHz, so that a
+ * millisecond is a tenth of one. No wait depends on a ready bit: QEMU has no RCC. (RM0090, sections 7, 8, 30.) */
+#define TICK_HZ 16000000u
+#include "../bare/cortex_m.h"
+#include "../bare/ring.h"
+#include "hwtrain/board.h"
+
+#define RCC_AHB1ENR REGISTER(0x40023830)
+#define RCC_APB1ENR REGISTER(0x40023840)
+#define GPIOA_MODER REGISTER(0x40020000)
+#define GPIOA_AFRL REGISTER(0x40020020)
+#define USART2_SR REGISTER(0x40004400)
+#define USART2_DR REGISTER(0x40004404)
+#define USART2_BRR REGISTER(0x40004408)
+#define USART2_CR1 REGISTER(0x4000440C)
+#define NVIC_ISER1 REGISTER(0xE000E104)
+#define SR_OVERRUN (1u << 3)
+#define SR_RECEIVED (1u << 5)
+#define SR_SENT (1u << 6)
+#define SR_EMPTY (1u << 7)
+
+static ring_t ring;
+
+void USART2_Handler(void);
+void USART2_Handler(void) {
+    uint32_t status = USART2_SR; /* read before DR: the pair clears both flags */
+    if (status & (SR_RECEIVED | SR_OVERRUN)) {
+        ring_put(&ring, (uint8_t)USART2_DR);
+        if (status & SR_OVERRUN)
+            ring.lost++;
+    }
+}
+
+static int read(void *context) {
+    return ring_get(context);
+}
+
+static void write(void *context, uint8_t byte) {
+    (void)context;
+    while (!(USART2_SR & SR_EMPTY))
+        ;
+    USART2_DR = byte;
+}
+
+static void rest(void *context) {
+    (void)context; /* the network is numbers in RAM: this board drives nothing */
+}
+
+static void reset(void *context) {
+    (void)context;
+    while (!(USART2_SR & SR_SENT))
+        ;
+    cortex_reset();
+}
+
+static uint32_t overruns(void *context) {
+    return ((ring_t *)context)->lost;
+}
+
+int main(void) {
+    static float theta[16384], samples[8192], work[1024];
+    static uint8_t receive[1024], replies[4 * 1024];
+    static hwt_board_t board;
+    static const hwt_port_t port = {&ring, read, write, cortex_millis, rest, reset, overruns, cortex_stack_free};
+    static const hwt_config_t config = {
+        .name = "stm32f405", .port = &port,
+        .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
+        .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
+        .ring = RING_SIZE - 1u,
+    };
+    RCC_AHB1ENR |= 1u;
+    RCC_APB1ENR |= 1u << 17;
+    GPIOA_MODER = (GPIOA_MODER & ~(0xFu << 4)) | (0xAu << 4);
+    GPIOA_AFRL = (GPIOA_AFRL & ~(0xFFu << 8)) | (0x77u << 8);
+    USART2_BRR = 139; /* 16 MHz / 115 200 */
+    USART2_CR1 = (1u << 13) | (1u << 5) | (1u << 3) | (1u << 2);
+    NVIC_ISER1 = 1u << (38 - 32);
+    if (hwt_board_init(&board, &config))
+        return 1;
+    for (;;)
+        if (!hwt_board_poll(&board))
+            CORTEX_SLEEP_UNLESS(ring.in != ring.out);
+}
+
+VECTORS([38] = USART2_Handler);

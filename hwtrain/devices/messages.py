@@ -1,0 +1,561 @@
+"""What frames mean: requests and replies as values; the only Python copy of the numbers on the wire.
+
+firmware/PROTOCOL.md defines every byte, firmware/include/hwtrain/protocol.h is the same in C. A request is a frozen dataclass
+that packs itself; `unpack_*` reads the payload of its reply. Everything is little-endian; parameters, samples and costs are
+float32 (`<f4`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwtrain.devices.frames import Frame
+from hwtrain.errors import FirmwareError, ProtocolError
+
+VERSION = 1
+REPLY = 0x80
+FLOAT = np.dtype("<f4")
+Floats = NDArray[np.float32]
+
+
+class Kind(IntEnum):
+    """Which message; a reply has `REPLY` added."""
+
+    HELLO = 0x01
+    ADOPT = 0x02
+    NETWORK = 0x10
+    WRITE = 0x11
+    READ = 0x12
+    DIGEST = 0x13
+    SAMPLE = 0x14
+    MEASURE = 0x15
+    UPDATE = 0x16
+    TRAIN = 0x17
+    REST = 0x18
+    WATCHDOG = 0x19
+    COUNTERS = 0x1A
+    RESET = 0x1B
+
+
+class Status(IntEnum):
+    """First byte of a reply's payload."""
+
+    OK = 0
+    BAD_VERSION = 1
+    BAD_BOOT = 2
+    BAD_SEQUENCE = 3
+    BAD_KIND = 4
+    BAD_LENGTH = 5
+    BAD_VALUE = 6
+    BAD_RANGE = 7
+    NO_ROOM = 8
+    NO_NETWORK = 9
+
+
+_SENTENCES = {
+    Status.BAD_VERSION: "the board speaks protocol version {detail}; this hwtrain speaks {version}. Flash matching firmware",
+    Status.BAD_BOOT: "the board restarted or was taken over by another host: its boot id is {detail:#010x}",
+    Status.BAD_SEQUENCE: "the board expects request number {detail}",
+    Status.BAD_KIND: "the board does not know message {detail:#04x}; its firmware is older than this hwtrain",
+    Status.BAD_LENGTH: "the message is {detail} bytes long for the board",
+    Status.BAD_VALUE: "the board does not allow the value at byte {detail} of the message",
+    Status.BAD_RANGE: "parameter {detail} would leave the board's limits; nothing was written",
+    Status.NO_ROOM: "too large for the board: it has room for {detail}",
+    Status.NO_NETWORK: "the board has no network yet",
+}
+
+
+class Activation(IntEnum):
+    """Of a dense layer; names as in `hwtrain.core.Layer`."""
+
+    LINEAR = 0
+    SIGMOID = 1
+    TANH = 2
+    RELU = 3
+
+
+class Bias(IntEnum):
+    """How a layer's bias acts."""
+
+    ADD = 0
+    SUBTRACT = 1
+
+
+class Cost(IntEnum):
+    """What the board minimises."""
+
+    MEAN_SQUARED_ERROR = 0
+    CROSS_ENTROPY = 1
+
+
+class Pattern(IntEnum):
+    """Kinds of perturbations the board can make from their names; `ANTITHETIC` is added to one."""
+
+    RADEMACHER = 0
+    WALSH = 1
+    WALSH_TWO_SIDED = 2
+
+
+ANTITHETIC = 0x80
+
+
+class Observe(IntFlag):
+    """What a measurement reports."""
+
+    COST = 1
+    OUTPUT = 2
+    ACTIVITY = 4
+
+
+class Baseline(IntEnum):
+    """When a block of training measures its baseline."""
+
+    NONE = 0
+    SHARED = 1
+    FRESH = 2
+
+
+class Capability(IntFlag):
+    """What the board's firmware offers."""
+
+    COST = 1
+    OUTPUT = 2
+    ACTIVITY = 4
+    PROBE = 8
+    UPDATE = 16
+    TRAIN = 32
+    RESET = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A perturbation by name.
+
+    Args:
+        seed: of the run.
+        amplitude: every parameter moves by plus or minus this; not sent with an update, which needs only signs.
+        pattern: which formula.
+        antithetic: is every pattern used with both signs?
+        hold: ticks for which one pattern is held.
+    """
+
+    seed: int
+    amplitude: float
+    pattern: Pattern = Pattern.RADEMACHER
+    antithetic: bool = False
+    hold: int = 1
+
+    @property
+    def kind(self) -> int:
+        """The byte on the wire."""
+        return self.pattern | (ANTITHETIC if self.antithetic else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who is there? Always answered, changes nothing, not numbered."""
+
+    kind: ClassVar[Kind] = Kind.HELLO
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Give the board its boot id, and begin counting requests at 0; not numbered.
+
+    Args:
+        previous: the id it has now, 0 after a restart.
+        boot: the new one, not 0, never used before.
+    """
+
+    previous: int
+    boot: int
+    kind: ClassVar[Kind] = Kind.ADOPT
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack("<II", self.previous, self.boot)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLayer:
+    """One layer of the board's network."""
+
+    outputs: int
+    activation: Activation = Activation.SIGMOID
+    bias: Bias = Bias.ADD
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Load a network; parameters and samples become zero.
+
+    Args:
+        inputs: features of one sample.
+        layers: from input to output.
+        low: parameters are held within these, ends included.
+        high: see `low`.
+    """
+
+    inputs: int
+    layers: tuple[DenseLayer, ...]
+    cost: Cost = Cost.MEAN_SQUARED_ERROR
+    low: float = -np.inf
+    high: float = np.inf
+    kind: ClassVar[Kind] = Kind.NETWORK
+
+    def pack(self) -> bytes:
+        """The payload."""
+        head = struct.pack("<BBHff", self.cost, len(self.layers), self.inputs, self.low, self.high)
+        return head + b"".join(struct.pack("<HBB", each.outputs, each.activation, each.bias) for each in self.layers)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Network:
+        """The inverse of `pack`."""
+        cost, _, inputs, low, high = struct.unpack_from("<BBHff", payload)
+        layers = tuple(DenseLayer(m, Activation(f), Bias(b)) for m, f, b in struct.iter_unpack("<HBB", payload[12:]))
+        return cls(inputs, layers, Cost(cost), low, high)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        widths = [self.inputs, *(layer.outputs for layer in self.layers)]
+        return sum((n + 1) * m for n, m in zip(widths, widths[1:], strict=False))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Write:
+    """Set parameters from number `offset` on, all of them or, if one is not allowed, none."""
+
+    offset: int
+    values: Floats
+    kind: ClassVar[Kind] = Kind.WRITE
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack("<I", self.offset) + np.asarray(self.values, FLOAT).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Report `count` parameters from number `offset` on; the reply is floats."""
+
+    offset: int
+    count: int
+    kind: ClassVar[Kind] = Kind.READ
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack("<IH", self.offset, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Report number and CRC-32 of all parameters, as their bytes would cross the wire."""
+
+    kind: ClassVar[Kind] = Kind.DIGEST
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return b""
+
+    @staticmethod
+    def unpack(payload: bytes) -> tuple[int, int]:
+        """Number of parameters, CRC-32."""
+        size, crc = struct.unpack("<II", payload)
+        return size, crc
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """Store (part of) a sample: inputs, then target, from value number `offset` on.
+
+    Args:
+        values: floats, or uint8 where 255 stands for 1, which take a quarter of the bytes.
+    """
+
+    slot: int
+    values: NDArray[Any]
+    offset: int = 0
+    kind: ClassVar[Kind] = Kind.SAMPLE
+
+    def pack(self) -> bytes:
+        """The payload."""
+        short = self.values.dtype == np.uint8
+        head = struct.pack("<HBBI", self.slot, short, 0, self.offset)
+        return head + (self.values.tobytes() if short else self.values.astype(FLOAT).tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Measure a batch of stored samples, unperturbed, perturbed, or both; the unperturbed measurement comes first.
+
+    Args:
+        slot: first sample.
+        batch: how many, one after another; the cost is their mean.
+        plain: measure unperturbed?
+        count: number of perturbed measurements.
+        code: their perturbations.
+        first: tick of the first of them.
+        observe: what to report.
+    """
+
+    slot: int
+    batch: int = 1
+    plain: bool = True
+    count: int = 0
+    code: Code = Code(0, 0.0)
+    first: int = 0
+    observe: Observe = Observe.COST
+    kind: ClassVar[Kind] = Kind.MEASURE
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack(
+            "<BBBBHHHHIIf",
+            self.observe, self.plain, self.code.kind, 0, self.slot, self.batch, self.code.hold, self.count,
+            self.code.seed, self.first, self.code.amplitude,
+        )  # fmt: skip
+
+    def unpack(self, payload: bytes, outputs: int, nodes: int) -> tuple[Floats | None, Floats | None]:
+        """Costs (k,), and what was observed beside, (k, b, values); None for what was not asked for."""
+        k, values = self.plain + self.count, np.frombuffer(payload, FLOAT)
+        costs = values[:k] if self.observe & Observe.COST else None
+        rest = values[0 if costs is None else k :]
+        width = nodes if self.observe & Observe.ACTIVITY else outputs if self.observe & Observe.OUTPUT else 0
+        return costs, rest.reshape(k, self.batch, width) if width else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """theta <- clip(theta - sum over k of rate * modulation_k * sign_k): a few bytes per probe, none per parameter.
+
+    Args:
+        first: tick of the first modulation.
+        low: the result is limited to these, where `clip` says so.
+        high: see `low`.
+    """
+
+    code: Code
+    first: int
+    rate: float
+    modulations: Floats
+    low: float = -np.inf
+    high: float = np.inf
+    clip: bool = True
+    kind: ClassVar[Kind] = Kind.UPDATE
+
+    def pack(self) -> bytes:
+        """The payload."""
+        head = struct.pack(
+            "<BBHIIfff",
+            self.code.kind, self.clip, self.code.hold, self.code.seed, self.first, self.rate, self.low, self.high,
+        )  # fmt: skip
+        return head + np.asarray(self.modulations, FLOAT).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Run a block of ticks of multiplexed gradient descent on the board.
+
+    Args:
+        first: tick the block begins with, a multiple of tau_theta.
+        ticks: how many, a multiple of tau_theta.
+        slots: first stored sample of each presentation that the block touches.
+        rate: eta * amplitude / (tau_theta * mean square of the perturbation).
+        low: parameters are limited to these after every update.
+        high: see `low`.
+        tau_x: ticks for which a presentation lasts.
+        tau_theta: ticks between updates.
+        batch: samples of a presentation.
+        baseline: when the unperturbed cost is measured.
+    """
+
+    code: Code
+    first: int
+    ticks: int
+    slots: Sequence[int]
+    rate: float
+    low: float = -np.inf
+    high: float = np.inf
+    tau_x: int = 1
+    tau_theta: int = 1
+    batch: int = 1
+    baseline: Baseline = Baseline.SHARED
+    kind: ClassVar[Kind] = Kind.TRAIN
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack(
+            f"<BBHHHHHIIffff{len(self.slots)}H",
+            self.code.kind, self.baseline, self.code.hold, self.tau_x, self.tau_theta, self.ticks, self.batch,
+            self.code.seed, self.first, self.code.amplitude, self.rate, self.low, self.high, *self.slots,
+        )  # fmt: skip
+
+    @staticmethod
+    def unpack(payload: bytes) -> tuple[Floats, Floats]:
+        """Baselines and modulations, (ticks,) each; the probed cost is their sum."""
+        trace = np.frombuffer(payload, FLOAT).reshape(-1, 2)
+        return trace[:, 0], trace[:, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Make everything the board drives safe."""
+
+    kind: ClassVar[Kind] = Kind.REST
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Rest by itself after this long without a valid frame.
+
+    Args:
+        milliseconds: 0 is never.
+    """
+
+    milliseconds: int
+    kind: ClassVar[Kind] = Kind.WATCHDOG
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return struct.pack("<I", self.milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class GetCounters:
+    """Report what the board has counted since its start."""
+
+    kind: ClassVar[Kind] = Kind.COUNTERS
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Rest, answer, and restart, where the board can."""
+
+    kind: ClassVar[Kind] = Kind.RESET
+
+    def pack(self) -> bytes:
+        """The payload."""
+        return b""
+
+
+Request = (
+    Hello | Adopt | Network | Write | Read | Digest | Store | Probe | Update | Train | Rest | Watchdog | GetCounters | Reset
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a board has counted; all modulo 2^32."""
+
+    executed: int
+    repeated: int
+    refused: int
+    damaged: int
+    rests: int
+    overruns: int
+    stack_free: int | None  # bytes never used, None where the board cannot tell
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Counters:
+        """From the payload of a reply."""
+        *counts, free = struct.unpack("<7I", payload)
+        return cls(*counts, None if free == 0xFFFFFFFF else free)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A board's account of itself.
+
+    Args:
+        protocol: version of the protocol it speaks.
+        firmware: major, minor, patch.
+        boot: its boot id, 0 after a restart.
+        expected: number of the next request.
+        receive: longest request [bytes], header and CRC included.
+        reply: room for one reply [bytes]: payload of `reply` - 15 at most.
+        ring: received bytes it holds while it computes.
+        can: what its firmware offers.
+        parameters: room for so many.
+        sample_values: room for so many floats of stored samples.
+        work: floats of intermediate results.
+        layers: most layers of a network.
+        window: requests that may be sent ahead.
+        watchdog: [ms], 0 is never.
+        name: of the board.
+        network: the one loaded, or None.
+    """
+
+    protocol: int
+    firmware: tuple[int, int, int]
+    boot: int
+    expected: int
+    receive: int
+    reply: int
+    ring: int
+    can: Capability
+    parameters: int
+    sample_values: int
+    work: int
+    layers: int
+    window: int
+    watchdog: int
+    name: str
+    network: Network | None
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Identity:
+        """From the payload of a reply to HELLO."""
+        head = struct.Struct("<4BIHHHHIIIHBBIB")
+        (protocol, major, minor, patch, boot, expected, receive, reply, ring, can, parameters, samples, work, layers,
+         window, watchdog, length) = head.unpack_from(payload)  # fmt: skip
+        name = payload[head.size : head.size + length].decode("ascii", "replace")
+        network = payload[head.size + length :]
+        return cls(
+            protocol, (major, minor, patch), boot, expected, receive, reply, ring, Capability(can), parameters, samples,
+            work, layers, window, watchdog, name, Network.unpack(network) if network[1] else None,
+        )  # fmt: skip
+
+
+def to_frame(request: Request, sequence: int = 0, boot: int = 0) -> Frame:
+    """The frame that carries a request."""
+    return Frame(VERSION, request.kind, sequence & 0xFFFF, boot, request.pack())
+
+
+def payload_of(reply: Frame, request: Frame) -> bytes:
+    """What a reply says, its status taken off.
+
+    Raises:
+        ProtocolError: it is not the reply to this request.
+        FirmwareError: the board refused; `code` is a `Status`.
+    """
+    if reply.kind != request.kind | REPLY or reply.sequence != request.sequence or not reply.payload:
+        raise ProtocolError(
+            f"expected the reply to {Kind(request.kind).name} (frame {request.sequence}), got message {reply.kind:#04x} "
+            f"(frame {reply.sequence}): {reply.payload[:32].hex(' ')}"
+        )
+    status = reply.payload[0]
+    if status == Status.OK:
+        return reply.payload[1:]
+    detail = struct.unpack("<I", reply.payload[1:])[0] if len(reply.payload) == 5 else 0
+    sentence = _SENTENCES[Status(status)] if status in Status._value2member_map_ else "the board refused for a reason unknown here"
+    raise FirmwareError(status, f"{Kind(request.kind).name}: {sentence.format(detail=detail, version=VERSION)}")
