@@ -99,8 +99,8 @@ def load(folder: Path) -> dict[str, Array]:
     """
     path = folder / NAME if (folder / NAME).exists() else folder / PREVIOUS
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
     except FileNotFoundError as error:
         raise RecordError(
             f"{folder} holds no checkpoint ({NAME}), so this run cannot be resumed; start it anew"

@@ -144,6 +144,7 @@ class Trainer:
         status: Status | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        checks.whole("seed", seed, 0, 2**32 - 1)
         spec = device.spec
         if missing := algorithm.needs & ~spec.can:
             raise CapabilityError(
@@ -197,7 +198,7 @@ class Trainer:
             state, progress = self._restore(state, progress, kept)
         began = self._clock() - progress.seconds
         outcome: dict[str, Any] = {"outcome": "failed"}
-        with StopRequest() as stop:
+        with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):  # divergence is an outcome
             try:
                 if kept is None:
                     self._save(state, progress)

@@ -511,7 +511,7 @@ static void answer(hwt_board_t *board, uint16_t length) {
 
 int hwt_board_init(hwt_board_t *board, const hwt_config_t *config) {
     uint8_t *bytes = (uint8_t *)board;
-    if (config->receive_size < 128 || config->reply_size < 128 || config->window == 0 ||
+    if (config->receive_size < 128 || config->reply_size < 64 || config->window == 0 ||
         (config->window & (config->window - 1u)) || config->theta_size == 0 ||
         config->samples_size == 0 || config->work_size == 0)
         return -1;

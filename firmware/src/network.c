@@ -264,14 +264,14 @@ void hwt_update(float *theta, uint32_t size, const hwt_code_t *code, uint32_t ti
         step_down(theta, 0, size, &pattern, hwt_weight(modulations, 0));
         return;
     }
-    for (uint32_t index = 0; index * 32u < size; index++) {
-        float sums[32];
-        uint32_t rest = size - index * 32u;
-        uint8_t block = rest < 32u ? (uint8_t)rest : 32u;
+    for (uint32_t first = 0; first < size; first += HWT_UPDATE_BLOCK) {
+        float sums[HWT_UPDATE_BLOCK];
+        uint32_t rest = size - first;
+        uint8_t block = rest < HWT_UPDATE_BLOCK ? (uint8_t)rest : HWT_UPDATE_BLOCK;
         for (uint16_t k = 0; k < modulations->count; k++) {
             word_t weight = {.value = hwt_weight(modulations, k)};
             hwt_pattern_at(&pattern, code, tick + k, size);
-            uint32_t word = hwt_pattern_word(&pattern, index);
+            uint32_t word = hwt_pattern_word(&pattern, first >> 5) >> (first & 31u);
             for (uint8_t i = 0; i < block; i++, word >>= 1) {
                 float term = signed_by(weight, word);
                 sums[i] = k ? sums[i] + term : term;

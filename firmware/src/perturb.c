@@ -40,13 +40,15 @@ static uint32_t parity(uint32_t value) {
     return (0x6996u >> (value & 15u)) & 1u;
 }
 
-/* Bit r is the parity of (32 * index + r) & column: five fixed patterns for r, one parity for the rest. */
+/* Bit r is the parity of (32 * index + r) & column: one parity for the word, and for each of the five bits of r the word of
+ * those r that have it, 0xFFFF0000 for bit 4 down to 0xAAAAAAAA for bit 0. */
 static uint32_t hadamard(uint32_t index, uint32_t column) {
-    static const uint32_t rows[5] = {0xAAAAAAAAu, 0xCCCCCCCCu, 0xF0F0F0F0u, 0xFF00FF00u, 0xFFFF0000u};
-    uint32_t word = parity((index << 5) & column) ? UINT32_MAX : 0;
-    for (uint8_t bit = 0; bit < 5; bit++)
-        if ((column >> bit) & 1u)
-            word ^= rows[bit];
+    uint32_t word = parity((index << 5) & column) ? UINT32_MAX : 0, having = 0xFFFF0000u;
+    for (uint8_t bit = 16; bit; bit >>= 1) {
+        if (column & bit)
+            word ^= having;
+        having ^= having >> (bit >> 1);
+    }
     return word;
 }
 

@@ -75,6 +75,8 @@ class MGD:
     Args:
         eta: learning rate [parameter unit squared per cost].
         perturbation: the code.
+        eta_halves: updates after which the learning rate has halved: it falls as eta / (1 + updates / eta_halves), a gain
+            sequence as stochastic approximation wants it; None keeps it constant, as the published runs did.
         tau_p: ticks for which one perturbation is held.
         tau_x: ticks for which one sample (or batch) is presented.
         tau_theta: ticks between parameter updates; None is one whole code block.
@@ -92,6 +94,7 @@ class MGD:
 
     eta: float
     perturbation: Perturbation
+    eta_halves: float | None = None
     tau_p: int = 1
     tau_x: int = 1
     tau_theta: int | None = 1
@@ -106,6 +109,7 @@ class MGD:
 
     def __post_init__(self) -> None:
         checks.number("algo.eta", self.eta, low=0)
+        checks.number("algo.eta_halves", self.eta_halves, low=0, above=True, why="updates", none="a constant rate")
         checks.whole("algo.tau_p", self.tau_p, why="ticks")
         checks.whole("algo.tau_x", self.tau_x, why="ticks")
         checks.whole("algo.tau_theta", self.tau_theta, why="ticks", none="a whole block of the code")
@@ -188,7 +192,7 @@ class MGD:
             return replace(state, homodyne=homodyne, baseline=baseline, step=step, stale=stale), metrics
 
         gradient = homodyne / (state.window * self.code.mean_square(state.theta.shape[-1]))
-        change, moments = self.optimizer.step(self._scale(state) * gradient, state.moments, self.eta, state.updates)
+        change, moments = self.optimizer.step(self._scale(state) * gradient, state.moments, self._eta(state), state.updates)
         theta = state.theta - change
         if math.isfinite(state.low) or math.isfinite(state.high):
             theta = np.clip(theta, state.low, state.high)
@@ -207,6 +211,9 @@ class MGD:
     def gradient(self, state: State) -> Array | None:
         """The estimate behind the last update."""
         return state.estimate if state.updates else None
+
+    def _eta(self, state: State) -> float:
+        return self.eta if self.eta_halves is None else self.eta / (1 + state.updates / self.eta_halves)
 
     @property
     def _has_baseline(self) -> bool:

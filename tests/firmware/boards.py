@@ -135,8 +135,8 @@ class Link:
         self.port.write(b"\0" + encode(frame))
 
     def receive(self):
-        """Frames that have come, after waiting for at most half a second."""
-        return self.decoder.feed(self.port.read(max(1, self.port.in_waiting)))
+        """Bytes up to the next delimiter, or what came in half a second."""
+        return self.port.read_until(b"\0")
 
     def exchange(self, frame, patience=PATIENCE):
         """Send until answered; the reply."""
@@ -144,12 +144,12 @@ class Link:
         self.send(frame)
         quiet = 0
         while time.monotonic() < until:
-            frames = self.receive()
-            for reply in frames:
+            received = self.receive()
+            for reply in self.decoder.feed(received):
                 if reply.kind == frame.kind | messages.REPLY and reply.sequence == frame.sequence:
                     return reply
-            quiet = 0 if frames else quiet + 1
-            if quiet >= 4:
+            quiet = 0 if received else quiet + 1
+            if quiet == 4:
                 self.send(frame)
                 quiet = 0
         raise AssertionError(f"no reply to {frame} within {patience} s")

@@ -64,7 +64,7 @@ typedef struct hwt_config {
     uint8_t *receive; /* one request; at least 128 bytes */
     uint16_t receive_size;
 
-    uint8_t *replies; /* `window` replies of reply_size bytes each; reply_size at least 128 */
+    uint8_t *replies; /* `window` replies of reply_size bytes each; reply_size at least 64 */
     uint16_t reply_size;
     uint8_t window; /* requests the host may send ahead, and replies kept for repeats; a power of two */
 

@@ -28,6 +28,10 @@
 #define HWT_LAYERS_MAX 4 /* dense layers a network may have; 4 bytes of RAM each */
 #endif
 
+#ifndef HWT_UPDATE_BLOCK
+#define HWT_UPDATE_BLOCK 32 /* parameters updated together, 4 bytes of stack each; 4, 8, 16 or 32. Changes no bits. */
+#endif
+
 enum hwt_activation { HWT_LINEAR = 0, HWT_SIGMOID = 1, HWT_TANH = 2, HWT_RELU = 3 };
 enum hwt_bias { HWT_ADD = 0, HWT_SUBTRACT = 1 };
 enum hwt_cost { HWT_MEAN_SQUARED_ERROR = 0, HWT_CROSS_ENTROPY = 1 };

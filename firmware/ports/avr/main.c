@@ -1,5 +1,5 @@
 /* ATmega328P (Uno, Nano) and ATmega2560 (Mega) at 16 MHz: USART0, 115 200 baud 8N1, the board's USB serial port. Runs in simavr.
- * The 328P's 2 KB of RAM hold 224 parameters, a sample of 56 numbers, one request and one reply. (DS40002061, DS40002211.) */
+ * The 328P's 2 KB of RAM hold a 49-4-4 network (220 parameters), one sample, one request, one reply and 480 bytes of stack. (DS40002061, DS40002211.) */
 #include <avr/interrupt.h>
 #include <avr/io.h>
 #include <avr/sleep.h>
@@ -8,11 +8,11 @@
 #ifdef __AVR_ATmega328P__
 #define RING_SIZE 16u
 #define NAME "atmega328p"
-#define THETA 224
-#define SAMPLES 56
-#define WORK 24
+#define THETA 220
+#define SAMPLES 53
+#define WORK 16
 #define RECEIVE 128
-#define REPLY 128
+#define REPLY 96
 #define USART_RECEIVED USART_RX_vect
 #else
 #define RING_SIZE 256u

@@ -1,5 +1,5 @@
 /* What every Cortex-M port shares: start-up, a millisecond tick, sleep, reset, stack high-water. Include it once, in the port's
- * main file, after defining TICK_HZ, the rate SysTick counts at. */
+ * main file, after defining TICK_COUNT, what SysTick counts in a millisecond. */
 #ifndef HWTRAIN_CORTEX_M_H
 #define HWTRAIN_CORTEX_M_H
 
@@ -48,19 +48,19 @@ void Reset_Handler(void) {
     REGISTER(0xE000ED88) |= 0xFu << 20; /* CPACR: the FPU is off after a reset */
     __asm volatile("dsb\n isb" ::: "memory");
 #endif
-    REGISTER(0xE000E014) = TICK_HZ / 1000u - 1u; /* SysTick */
+    REGISTER(0xE000E014) = TICK_COUNT - 1u; /* SysTick */
     REGISTER(0xE000E018) = 0;
     REGISTER(0xE000E010) = 7;
     main();
     fault();
 }
 
-static uint32_t cortex_millis(void *context) {
+static inline uint32_t cortex_millis(void *context) {
     (void)context;
     return milliseconds;
 }
 
-static uint32_t cortex_stack_free(void *context) {
+static inline uint32_t cortex_stack_free(void *context) {
     const uint32_t *word = _bss_end;
     (void)context;
     while (word < _stack && *word == PAINT)

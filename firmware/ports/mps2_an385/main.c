@@ -1,6 +1,6 @@
 /* ARM MPS2 with the AN385 image: a Cortex-M3, so all floating point is software; CMSDK UART0. Runs in QEMU (mps2-an385), where
  * 25 MHz is the clock. (ARM DAI0385, CMSDK TRM DDI0479.) */
-#define TICK_HZ 25000000u
+#define TICK_COUNT 25000u
 #include "../bare/cortex_m.h"
 #include "../bare/ring.h"
 #include "hwtrain/board.h"

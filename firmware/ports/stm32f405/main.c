@@ -1,7 +1,7 @@
 /* STM32F405 on its 16 MHz internal oscillator, USART2 on PA2 (out) and PA3 (in), 115 200 baud 8N1: the ST-Link's virtual serial
  * port on Nucleo-64 boards. The same file runs in QEMU (netduinoplus2, second -serial), where SysTick counts 168 MHz, so that a
  * millisecond is a tenth of one. No wait depends on a ready bit: QEMU has no RCC. (RM0090, sections 7, 8, 30.) */
-#define TICK_HZ 16000000u
+#define TICK_COUNT 16000u
 #include "../bare/cortex_m.h"
 #include "../bare/ring.h"
 #include "hwtrain/board.h"

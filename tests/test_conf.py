@@ -1,0 +1,70 @@
+"""Every YAML in conf/ composes, names a class that exists, and gives it no key it does not take."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from hwtrain import config
+from hwtrain.config import conf_dir
+
+CHOICES = sorted(
+    (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
+    for path in conf_dir().rglob("*.yaml")
+    if path.parent != conf_dir() and path.parent.name != "tuned"
+)
+NEEDED = {
+    ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
+    ("task", "file"): ["task.path=mine.csv"],
+}
+
+
+@pytest.fixture
+def composed():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+
+        def call(*words):
+            whole = compose("config", overrides=[*words, "hydra.runtime.output_dir=runs/test"], return_hydra_config=True)
+            HydraConfig.instance().set_config(whole)
+            OmegaConf.set_struct(whole, False)
+            del whole["hydra"]
+            return config.resolve(whole)
+
+        yield call
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_builds(composed, group, choice):
+    words = [f"{group}={choice}", *NEEDED.get((group, choice), [])]
+    if group == "network" and choice == "parity":
+        words.append("task=parity")
+    settings = composed(*words)
+    node = OmegaConf.select(settings, group.replace("/", "."))
+    if group == "experiment":
+        config.build(settings.algo)
+        config.build(settings.device)
+    elif group not in ("task", "recorder") and (group, choice) != ("device", "function"):
+        assert config.build(node) is not None
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "tuned").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_tuned_pair_is_a_pair(composed, path):
+    task, _, algo = path.stem.partition("-")
+    settings = composed(f"task={task}", f"algo={algo}")
+    assert OmegaConf.to_yaml(settings) != ""
+    config.build(settings.algo)
+
+
+def test_network_sizes_are_the_published_ones(composed):
+    sizes = {"xor_2_2_1": 9, "letters_49_4_4": 220, "mgd2023_fashion_mnist": 14_378, "mgd2023_cifar10": 26_154}
+    for name, size in sizes.items():
+        assert config.build(composed(f"network={name}").network).size == size
+    assert config.build(composed("task=parity", "task.bits=4").network).size == 25
+    widths = (1, 2, 4, 8, 16, 24, 32, 48, 64)
+    parameters = (520, 1_908, 7_318, 28_674, 113_530, 254_578, 451_818, 1_014_874, 1_802_698)
+    nodes = (2_762, 5_514, 11_018, 22_026, 44_042, 66_058, 88_074, 132_106, 176_138)
+    for width, size, count in zip(widths, parameters, nodes, strict=True):
+        network = config.build(composed("network=mgd2025", f"network.width={width}").network)
+        assert (network.size, network.nodes) == (size, count)
