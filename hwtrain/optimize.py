@@ -80,3 +80,13 @@ class Adam:
             mean = first / (1 - self.beta1 ** (update + 1))
             square = second / (1 - self.beta2 ** (update + 1))
         return eta * mean / (np.sqrt(square) + self.epsilon), (first, second)
+
+
+def moved(theta: Array, change: Array, low: float, high: float) -> Array:
+    """Theta - change, kept from `low` to `high`; where that overflows, theta stays, so that divergence does not spread."""
+    target = theta - change
+    if not np.isfinite(np.add.reduce(target, axis=None)):
+        target = np.where(np.isfinite(target), target, theta)
+    if np.isfinite(low) or np.isfinite(high):
+        target = np.clip(target, low, high)
+    return target

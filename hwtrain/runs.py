@@ -23,7 +23,7 @@ COUNTERS = ("step", "perturbed", "baseline")  # in every line; all else is a met
 BESIDE_THE_POINT = re.compile(r"(recorder|resume|hydra)(\.|$)")  # settings that change no result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Curve:
     """A metric over a run.
 
@@ -67,7 +67,7 @@ class Summary:
         return cls(median, q25, q75, low, high, values.size, int(np.isnan(values).sum()))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """A run as its folder tells it, finished or not.
 
@@ -165,7 +165,7 @@ class Run:
         return self.outcome is not None and is_number(self.document.get(name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """Runs that share the value of a setting.
 
@@ -354,7 +354,9 @@ def identity(value: Any) -> tuple[str, Any]:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Is this JSON value a finite number? True and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) or isinstance(value, float) and math.isfinite(value)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _row(value: Any) -> Floats | None:

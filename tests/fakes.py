@@ -23,9 +23,7 @@ class Landscape:
         self.theta = np.zeros_like(self.gradient)
         self.programs = 0
         *replicas, size = self.gradient.shape
-        self.spec = DeviceSpec(
-            "landscape", 1, 1, size, Can.COST | Can.PROBE, noise=noise, replicas=tuple(replicas)
-        )
+        self.spec = DeviceSpec("landscape", 1, 1, size, Can.COST | Can.PROBE, noise=noise, replicas=tuple(replicas))
 
     def execute(self, commands):
         check(self.spec, commands)

@@ -26,7 +26,9 @@ def composed():
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
 
         def call(*words):
-            whole = compose("config", overrides=[*words, "hydra.runtime.output_dir=runs/test"], return_hydra_config=True)
+            whole = compose(
+                "config", overrides=[*words, "hydra.runtime.output_dir=runs/test"], return_hydra_config=True
+            )
             HydraConfig.instance().set_config(whole)
             OmegaConf.set_struct(whole, False)
             del whole["hydra"]

@@ -237,7 +237,9 @@ def command(*arguments):
 
 def started(folder, *arguments):
     """A run in a process of its own, once its first checkpoint is written."""
-    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     while not list(folder.rglob("checkpoint.npz")):
         try:
             process.wait(timeout=0.02)

@@ -42,7 +42,9 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names) if node.module == "hwtrain" else [node.module]
+            yield from (
+                (f"{node.module}.{alias.name}" for alias in node.names) if node.module == "hwtrain" else [node.module]
+            )
 
 
 @pytest.mark.parametrize("path", MODULES)

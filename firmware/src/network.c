@@ -24,7 +24,7 @@ static void signs_from(signs_t *signs, const hwt_pattern_t *pattern, uint32_t fi
     signs->left = (uint_fast8_t)(32u - (first & 31u));
 }
 
-static uint32_t signs_next(signs_t *signs) {
+static inline uint32_t signs_next(signs_t *signs) {
     if (signs->left == 0) {
         signs->word = hwt_pattern_word(signs->pattern, signs->index++);
         signs->left = 32;
@@ -84,45 +84,47 @@ void hwt_workspace(hwt_workspace_t *work, const hwt_network_t *network, float *m
 
 /* ---- sums over one layer ------------------------------------------------------------------------------------------ */
 
-static void zero(float *values, uint16_t count) {
-    while (count--)
+/* Counts are at least 1 everywhere, so loops test at their end. */
+static void zero(float *values, uint_fast16_t count) {
+    do
         *values++ = 0.0f;
-}
-
-static float total_of(const float *x, uint16_t inputs) {
-    float total = 0.0f;
-    while (inputs--)
-        total += *x++;
-    return total;
+    while (--count);
 }
 
 /* sums[j] += x_i theta_ij. An x of zero adds nothing, bit for bit: no partial sum is ever -0. */
-static void multiply(float *sums, const float *theta, const float *x, uint16_t inputs, uint16_t outputs) {
+static void multiply(float *sums, const float *theta, const float *x, uint_fast16_t inputs, uint16_t outputs) {
     zero(sums, outputs);
-    for (; inputs; inputs--) {
-        float input = *x++;
+    do {
+        float input = *x++, *sum = sums;
+        uint_fast16_t j = outputs;
         if (input == 0.0f) {
             theta += outputs;
             continue;
         }
-        float *sum = sums;
-        for (uint16_t j = outputs; j; j--)
+        do
             *sum++ += input * *theta++;
-    }
+        while (--j);
+    } while (--inputs);
 }
 
-/* down[j] += x_i where the pattern moves theta_ij down; the layer's first parameter is number `first`. */
-static void gather_down(float *down, const hwt_pattern_t *pattern, uint32_t first, const float *x, uint16_t inputs,
-                        uint16_t outputs) {
+/* down[j] += x_i where the pattern moves theta_ij down; the layer's first parameter is number `first`. Returns the total. */
+static float gather_down(float *down, const hwt_pattern_t *pattern, uint32_t first, const float *x,
+                         uint_fast16_t inputs, uint16_t outputs) {
     signs_t signs;
+    float total = 0.0f;
     signs_from(&signs, pattern, first);
     zero(down, outputs);
-    for (; inputs; inputs--) {
-        float input = *x++;
-        for (uint16_t j = 0; j < outputs; j++)
+    do {
+        float input = *x++, *sum = down;
+        uint_fast16_t j = outputs;
+        total += input;
+        do {
             if (signs_next(&signs))
-                down[j] += input;
-    }
+                *sum += input;
+            sum++;
+        } while (--j);
+    } while (--inputs);
+    return total;
 }
 
 /* ---- from sums to activity ---------------------------------------------------------------------------------------- */
@@ -163,14 +165,13 @@ static float cost_of(uint8_t cost, const float *y, const float *target, uint16_t
 
 void hwt_present(const hwt_network_t *network, const float *theta, const float *x, hwt_workspace_t *work) {
     multiply(work->sums, theta, x, network->inputs, network->layers[0].outputs);
-    work->total = total_of(x, network->inputs);
     work->gathered = 0;
 }
 
 float hwt_pass(const hwt_network_t *network, const float *theta, const float *x, const float *target,
                const hwt_pattern_t *pattern, float amplitude, hwt_workspace_t *work) {
     const float *input = x, *sums = work->sums;
-    float *y = work->activity, total = work->total;
+    float *y = work->activity, total = work->total; /* of the first layer, if gathered */
     uint16_t inputs = network->inputs, outputs = 0;
     uint32_t first = 0; /* number of the layer's first parameter */
     word_t move = {.value = amplitude};
@@ -184,10 +185,8 @@ float hwt_pass(const hwt_network_t *network, const float *theta, const float *x,
             sums = y;
         }
         if (pattern) {
-            if (l > 0)
-                total = total_of(input, inputs);
             if (!work->gathered)
-                gather_down(work->down, pattern, first, input, inputs, outputs);
+                total = gather_down(work->down, pattern, first, input, inputs, outputs);
             work->gathered = 0;
             signs_from(&signs, pattern, biases);
         }
@@ -221,32 +220,33 @@ static void step_down(float *theta, uint32_t first, uint32_t size, const hwt_pat
 void hwt_update_and_present(const hwt_network_t *network, float *theta, const float *x, const hwt_pattern_t *last,
                             float weight, const hwt_pattern_t *next, hwt_workspace_t *work) {
     uint16_t outputs = network->layers[0].outputs;
+    uint_fast16_t inputs = network->inputs;
     uint32_t updates = 0, moves = 0, index = 0;
-    uint_fast8_t left = 0;
-    word_t step = {.value = weight};
+    uint_fast8_t left = 1; /* parameters until the words are used up */
+    const word_t step = {.value = weight};
+    float *const sums = work->sums, *const end = sums + outputs;
     float *parameter = theta, total = 0.0f;
-    zero(work->sums, outputs);
+    zero(sums, outputs);
     zero(work->down, outputs);
-    for (uint16_t i = network->inputs; i; i--) {
-        float input = *x++, *sum = work->sums, *down = work->down;
+    do {
+        float input = *x++, *sum = sums, *down = work->down;
         total += input;
-        for (uint16_t j = outputs; j; j--) {
-            if (left == 0) {
+        do {
+            updates >>= 1;
+            moves >>= 1;
+            if (--left == 0) {
                 updates = hwt_pattern_word(last, index);
                 moves = hwt_pattern_word(next, index++);
                 left = 32;
             }
-            left--;
             float value = *parameter - signed_by(step, updates);
-            updates >>= 1;
             *parameter++ = value;
             *sum++ += input * value;
             if (moves & 1u)
                 *down += input;
-            moves >>= 1;
             down++;
-        }
-    }
+        } while (sum != end);
+    } while (--inputs);
     work->total = total;
     work->gathered = 1;
     step_down(theta, (uint32_t)network->inputs * outputs, hwt_size(network), last, weight);

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Sample
-from hwtrain.optimize import Descent, Moments, Optimizer
+from hwtrain.optimize import Descent, Moments, Optimizer, moved
 from hwtrain.start import Start, Uniform
 
 
@@ -82,7 +82,7 @@ class Backprop:
         gradient = reading.gradient[..., 0, :]
         gradient = np.where(np.isfinite(gradient), gradient, 0.0)
         change, moments = self.optimizer.step(gradient, state.moments, self.eta, state.updates)
-        theta = np.clip(state.theta - change, state.low, state.high)
+        theta = moved(state.theta, change, state.low, state.high)
         state = replace(
             state, theta=theta, last=gradient, moments=moments, step=state.step + 1, updates=state.updates + 1
         )

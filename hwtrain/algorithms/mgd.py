@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Perturbation, Probes, Program, Reading, Sample
 from hwtrain.errors import ConfigError
-from hwtrain.optimize import Descent, Moments, Optimizer
+from hwtrain.optimize import Descent, Moments, Optimizer, moved
 from hwtrain.perturb import Antithetic
 from hwtrain.start import Start, Uniform
 
@@ -192,10 +192,10 @@ class MGD:
             return replace(state, homodyne=homodyne, baseline=baseline, step=step, stale=stale), metrics
 
         gradient = homodyne / (state.window * self.code.mean_square(state.theta.shape[-1]))
-        change, moments = self.optimizer.step(self._scale(state) * gradient, state.moments, self._eta(state), state.updates)
-        theta = state.theta - change
-        if math.isfinite(state.low) or math.isfinite(state.high):
-            theta = np.clip(theta, state.low, state.high)
+        change, moments = self.optimizer.step(
+            self._scale(state) * gradient, state.moments, self._eta(state), state.updates
+        )
+        theta = moved(state.theta, change, state.low, state.high)
         return replace(
             state,
             theta=theta,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Perturbation, Probes, Program, Reading, Sample
 from hwtrain.errors import ConfigError
+from hwtrain.optimize import moved
 from hwtrain.start import Start, Uniform
 
 
@@ -118,7 +119,7 @@ class MGDAnalog:
         )
         share = 1 / (self.tau_theta + 1)
         homodyne = (1 - share) * state.homodyne + share * instant
-        theta = np.clip(state.theta - self.eta * homodyne, state.low, state.high)
+        theta = moved(state.theta, self.eta * homodyne, state.low, state.high)
         state = replace(
             state,
             theta=theta,

@@ -35,7 +35,7 @@ from hwtrain.core import (
     Site,
     dense_layers,
 )
-from hwtrain.optimize import Descent, Moments, Optimizer
+from hwtrain.optimize import Descent, Moments, Optimizer, moved
 from hwtrain.start import Glorot, Start
 
 
@@ -129,7 +129,7 @@ class NodePerturbation:
         gradient = np.concatenate(parts, axis=-1)
 
         change, moments = self.optimizer.step(gradient, state.moments, self.eta, state.updates)
-        theta = np.clip(state.theta - change, state.low, state.high)
+        theta = moved(state.theta, change, state.low, state.high)
         state = replace(
             state,
             theta=theta,

@@ -459,7 +459,20 @@ class Reset:
 
 
 Request = (
-    Hello | Adopt | Network | Write | Read | Digest | Store | Probe | Update | Train | Rest | Watchdog | GetCounters | Reset
+    Hello
+    | Adopt
+    | Network
+    | Write
+    | Read
+    | Digest
+    | Store
+    | Probe
+    | Update
+    | Train
+    | Rest
+    | Watchdog
+    | GetCounters
+    | Reset
 )
 
 
@@ -557,5 +570,9 @@ def payload_of(reply: Frame, request: Frame) -> bytes:
     if status == Status.OK:
         return reply.payload[1:]
     detail = struct.unpack("<I", reply.payload[1:])[0] if len(reply.payload) == 5 else 0
-    sentence = _SENTENCES[Status(status)] if status in Status._value2member_map_ else "the board refused for a reason unknown here"
+    sentence = (
+        _SENTENCES[Status(status)]
+        if status in Status._value2member_map_
+        else "the board refused for a reason unknown here"
+    )
     raise FirmwareError(status, f"{Kind(request.kind).name}: {sentence.format(detail=detail, version=VERSION)}")

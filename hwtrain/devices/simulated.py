@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks, draws
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Site
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Sample, Site
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
 from hwtrain.limits import check
@@ -157,14 +157,21 @@ class Simulated:
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Program and measure; refuses what the spec does not offer before anything changes."""
         check(self._spec, commands)
-        readings = []
+        readings: list[Reading] = []
+        sharing: list[Measure] = []  # costs of one sample, which take one pass of the network together
         for command in commands:
+            if sharing and not (self._only_cost(command) and command.sample is sharing[0].sample):
+                readings += self._measure_costs(sharing)
+                sharing = []
             match command:
                 case Program():
                     self._program(command.theta)
                 case Measure():
-                    readings.append(self._measure(command))
-        return tuple(readings)
+                    if self._only_cost(command):
+                        sharing.append(command)
+                    else:
+                        readings.append(self._measure(command))
+        return (*readings, *self._measure_costs(sharing)) if sharing else tuple(readings)
 
     def rest(self) -> None:
         """Nothing to make safe."""
@@ -209,50 +216,93 @@ class Simulated:
             self._acting = theta.astype(self._dtype, copy=False)
         return self._acting
 
+    def _only_cost(self, command: Command) -> TypeGuard[Measure]:
+        if not isinstance(command, Measure) or command.observe is not Can.COST or self._drift:
+            return False
+        return command.probes is None or command.probes.site is Site.PARAMETERS
+
+    def _measure_costs(self, commands: Sequence[Measure]) -> list[Reading]:
+        """Costs of one sample, with and without probes, in one pass; the same bits as one by one."""
+        thetas = [self._perturbed(command) for command in commands]
+        theta = thetas[0] if len(thetas) == 1 else np.concatenate(thetas, axis=-2)
+        sample = commands[0].sample
+        costs = _mean(
+            self._costs(self._network.forward(theta, self._inputs(sample), self._neurons).outputs[-1], sample), -1
+        )
+        readings, first = [], 0
+        for command, own in zip(commands, thetas, strict=True):
+            cost = costs[..., first : first + own.shape[-2]]
+            first += own.shape[-2]
+            if sigma := self._sigma(command):
+                cost = cost + sigma * self._noise(cost.shape[-1], 1)[..., 0]
+            readings.append(Reading(cost=cost))
+        return readings
+
     def _measure(self, command: Measure) -> Reading:
-        probes, sample, network = command.probes, command.sample, self._network
-        theta = self._parameters()[..., None, :]
+        """Any measurement."""
+        sample, observe, network = command.sample, command.observe, self._network
+        theta, x = self._perturbed(command), self._inputs(sample)
         shift = None
-        if probes is not None and probes.site is Site.PARAMETERS:
-            delta = probes.dense(network.size)
-            if self._stuck is not None:
-                delta = np.where(self._stuck[..., None, :], 0.0, delta)
-            theta = (theta + delta).astype(self._dtype, copy=False)
-        elif probes is not None:
-            shift = probes.dense(network.nodes).astype(self._dtype, copy=False)
-        x = self._rounded(sample.x, self._input_bits, 0.0, 1.0)[..., None, :, :, :].astype(self._dtype, copy=False)
-        done = network.forward(theta, x, self._neurons, shift)
+        if command.probes is not None and command.probes.site is Site.NODES:
+            shift = command.probes.dense(network.nodes).astype(self._dtype, copy=False)
         reading: dict[str, Any] = {}
-        observe = command.observe
-        output = done.outputs[-1]
+        if observe != Can.GRADIENT:
+            outputs = network.forward(theta, x, self._neurons, shift).outputs
         if Can.OUTPUT in observe or Can.ACTIVITY in observe:
-            activity = self._read(done.outputs)
+            activity = self._read(outputs)
             reading["output"] = activity[-1] if Can.OUTPUT in observe else None
             reading["activity"] = activity if Can.ACTIVITY in observe else None
-        costs, gradients = Can.COST in observe or Can.SAMPLE_COST in observe, Can.GRADIENT in observe
-        if costs or gradients:
-            if sample.target is None:
-                raise ConfigError("a cost was asked for a sample without a target")
-            target = sample.target[..., None, :, :, :]
-        if costs:
-            output = self._rounded(output, self._output_bits, *self._output_range)
-            each = _mean(self._cost(output.astype(np.float64, copy=False), target), -2)
+        if Can.COST in observe or Can.SAMPLE_COST in observe:
+            each = self._costs(outputs[-1], sample)
             cost = _mean(each, -1)
-            if sigma := self._baseline_noise if probes is None else self._probe_noise:
+            if sigma := self._sigma(command):
                 noise = sigma * self._noise(cost.shape[-1], each.shape[-1] if Can.SAMPLE_COST in observe else 1)
-                cost, each = cost + noise.mean(axis=-1), each + noise
+                cost, each = cost + _mean(noise, -1), each + noise
             reading["cost"] = cost if Can.COST in observe else None
             reading["sample_cost"] = each if Can.SAMPLE_COST in observe else None
-        if gradients:
-            gradient = network.gradient(theta, x, target, self._cost, self._neurons)
-            if self._gain is not None:
-                gradient = gradient * self._gain[..., None, :]
-            if self._stuck is not None:
-                gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
-            reading["gradient"] = gradient
+        if Can.GRADIENT in observe:
+            reading["gradient"] = self._gradient(theta, x, sample)
         if self._drift and observe != Can.GRADIENT:
-            self._pass_time(measurements=theta.shape[-2])
+            self._pass_time(measurements=reading["cost"].shape[-1] if reading.get("cost") is not None else 1)
         return Reading(**reading)
+
+    def _perturbed(self, command: Measure) -> Array:
+        """The parameters of a measurement as they act, (..., k, p)."""
+        theta = self._parameters()[..., None, :]
+        if command.probes is None or command.probes.site is Site.NODES:
+            return theta
+        delta = command.probes.dense(self._network.size)
+        if self._stuck is not None:
+            delta = np.where(self._stuck[..., None, :], 0.0, delta)
+        perturbed: Array = (theta + delta).astype(self._dtype, copy=False)
+        return perturbed
+
+    def _inputs(self, sample: Sample) -> Array:
+        """What enters the network, (..., 1, t, b, n)."""
+        x = self._rounded(sample.x, self._input_bits, 0.0, 1.0)
+        return x[..., None, :, :, :].astype(self._dtype, copy=False)
+
+    def _costs(self, output: Array, sample: Sample) -> Array:
+        """Cost of every sample, the mean over time, (..., k, b)."""
+        output = self._rounded(output, self._output_bits, *self._output_range)
+        return _mean(self._cost(output.astype(np.float64, copy=False), self._wanted(sample)), -2)
+
+    def _gradient(self, theta: Array, x: Array, sample: Sample) -> Array:
+        gradient = self._network.gradient(theta, x, self._wanted(sample), self._cost, self._neurons)
+        if self._gain is not None:
+            gradient = gradient * self._gain[..., None, :]
+        if self._stuck is not None:
+            gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
+        return gradient
+
+    @staticmethod
+    def _wanted(sample: Sample) -> Array:
+        if sample.target is None:
+            raise ConfigError("a cost was asked for a sample without a target")
+        return sample.target[..., None, :, :, :]
+
+    def _sigma(self, command: Measure) -> float:
+        return self._baseline_noise if command.probes is None else self._probe_noise
 
     def _pass_time(self, measurements: int) -> None:
         walk = draws.normal(draws.derive(self._cycle, "drift"), self._next("drift"), self._spec.size)

@@ -78,7 +78,9 @@ class TestTimeConstants:
     def test_a_perturbation_is_held(self):
         algorithm = MGD(eta=0.0, perturbation=Rademacher(amplitude=1.0), tau_p=4, tau_x=24, tau_theta=24)
         _, commands = steps_of(algorithm, Landscape(np.ones((1, 40))), 24)
-        signs = np.concatenate([c.probes.dense(40)[0] for step in commands for c in step if isinstance(c, Measure) and c.probes])
+        signs = np.concatenate(
+            [c.probes.dense(40)[0] for step in commands for c in step if isinstance(c, Measure) and c.probes]
+        )
         assert all((signs[i] == signs[i - i % 4]).all() for i in range(24))
         assert len({row.tobytes() for row in signs}) == 6
 
@@ -97,7 +99,11 @@ class TestTimeConstants:
 
     def test_tau_theta_null_is_one_block(self):
         size = 5
-        for code, block in ((Sequential(amplitude=0.1), 5), (Walsh(amplitude=0.1), 8), (Walsh(amplitude=0.1, two_sided=True), 16)):
+        for code, block in (
+            (Sequential(amplitude=0.1), 5),
+            (Walsh(amplitude=0.1), 8),
+            (Walsh(amplitude=0.1, two_sided=True), 16),
+        ):
             algorithm = MGD(eta=0.1, perturbation=code, tau_theta=None, tau_x=10**6)
             assert algorithm.init(Landscape(np.ones((1, size))).spec, np.zeros(1, np.uint32)).window == block
 

@@ -40,7 +40,8 @@ class TestAngle:
     """Random codes on a linear cost of 220 parameters; the middle column is the mean over 300 draws of another program."""
 
     @pytest.mark.parametrize(
-        ("probes", "degrees"), [(1, 86.9), (10, 78.2), (55, 63.5), (110, 54.6), (220, 44.9), (440, 35.0), (880, 26.4), (2200, 17.4)]
+        ("probes", "degrees"),
+        [(1, 86.9), (10, 78.2), (55, 63.5), (110, 54.6), (220, 44.9), (440, 35.0), (880, 26.4), (2200, 17.4)],
     )
     def test_law(self, probes, degrees):
         g = gradients(200, 220)
@@ -66,7 +67,9 @@ class TestAngle:
     def test_rms_convention_makes_the_expected_norm_that_of_the_gradient(self):
         g = gradients(400, 220, seed=2)
         device = Landscape(g)
-        algorithm = MGD(eta=1.0, perturbation=Rademacher(amplitude=1e-3), convention="mgd2025", tau_theta=10, tau_x=HELD)
+        algorithm = MGD(
+            eta=1.0, perturbation=Rademacher(amplitude=1e-3), convention="mgd2025", tau_theta=10, tau_x=HELD
+        )
         state = algorithm.init(device.spec, np.arange(400, dtype=np.uint32))
         before = state.theta
         state, _ = algorithm.tell(state, NOTHING, device.execute(algorithm.ask(state, NOTHING)))
@@ -89,9 +92,14 @@ class TestOnANetwork:
 
     def error(self, device, sample, **settings):
         found = estimate(device, 11, sample, **settings)
-        start = MGD(eta=0.0, perturbation=Rademacher(amplitude=1.0)).init(device.spec, 11 + np.arange(6, dtype=np.uint32))
+        start = MGD(eta=0.0, perturbation=Rademacher(amplitude=1.0)).init(
+            device.spec, 11 + np.arange(6, dtype=np.uint32)
+        )
         exact = device._network.gradient(
-            start.theta[..., None, :], sample.x[..., None, :, :, :], sample.target[..., None, :, :, :], MeanSquaredError()
+            start.theta[..., None, :],
+            sample.x[..., None, :, :, :],
+            sample.target[..., None, :, :, :],
+            MeanSquaredError(),
         )[..., 0, :]
         return np.mean(angle(found, exact))
 
@@ -121,7 +129,9 @@ class TestOnANetwork:
         assert self.error(device, sample, perturbation=Walsh(amplitude=6.7e-4, two_sided=True), tau_theta=512) < 0.001
 
     def test_an_unfinished_block_is_worse_than_a_whole_one(self, device, sample):
-        assert self.error(device, sample, perturbation=Walsh(amplitude=6.7e-4), tau_theta=2200) == pytest.approx(3.06, rel=0.5)
+        assert self.error(device, sample, perturbation=Walsh(amplitude=6.7e-4), tau_theta=2200) == pytest.approx(
+            3.06, rel=0.5
+        )
 
     @pytest.mark.parametrize(("amplitude", "degrees"), [(6.7e-4, 0.006), (6.7e-3, 0.064), (6.7e-2, 0.643)])
     def test_sequential(self, device, sample, amplitude, degrees):

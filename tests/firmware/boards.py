@@ -61,7 +61,10 @@ def simavr(out: Path) -> Path:
     runner = out / "simrun"
     source = ROOT / "ports" / "avr" / "simrun.c"
     done = subprocess.run(
-        ["cc", "-O2", "-o", runner, source, "-I/usr/include/simavr", "-lsimavr"], capture_output=True, text=True, timeout=120
+        ["cc", "-O2", "-o", runner, source, "-I/usr/include/simavr", "-lsimavr"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return runner

@@ -144,8 +144,6 @@ class Board:
             stale = (tick + 1) % block.tau_x == 0
             if (tick + 1) % block.tau_theta == 0:
                 begin = t + 1 - block.tau_theta
-                self.update(
-                    block.code, block.first + begin, block.rate, trace[begin : t + 1, 1], block.low, block.high
-                )
+                self.update(block.code, block.first + begin, block.rate, trace[begin : t + 1, 1], block.low, block.high)
                 stale = True
         return trace

@@ -54,7 +54,7 @@ typedef struct hwt_workspace {
     float *sums;      /* sum_j of the first layer, for the sample now presented */
     float *down;      /* down_j of the layer now computed */
     float *activity;  /* outputs of all layers, one after another; the network's output last */
-    float total;      /* of the sample now presented */
+    float total;      /* of the sample now presented, if gathered */
     uint8_t gathered; /* is `down` already that of the first layer and the next pattern? */
 } hwt_workspace_t;
 

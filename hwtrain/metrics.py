@@ -1,0 +1,113 @@
+"""How a metric is called, summed up, written and drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from hwtrain import runs
+from hwtrain.errors import ConfigError, nearest
+from hwtrain.runs import Curve, Floats, Run, Summary
+from hwtrain.svg import Axis, Series
+
+_NAMES = {
+    "test_accuracy": "held-out accuracy",
+    "train_accuracy": "accuracy on seen samples",
+    "test_cost": "held-out cost",
+    "train_cost": "cost on seen samples",
+    "cost": "measured cost",
+    "gradient_angle": "angle between estimated and exact gradient",
+}
+_PREFERRED = ("test_accuracy", "test_cost", "train_accuracy", "train_cost", "cost")
+QUARTILES_FROM = 8  # replicas; with fewer the band is their whole range
+
+
+def metric_of(found: Sequence[Run], wanted: str | None) -> str:
+    """The metric that counts.
+
+    Raises:
+        ConfigError: no run has the one wanted.
+    """
+    known = dict.fromkeys(name for run in found for name in run.metrics)
+    if wanted is None:
+        return next((name for name in _PREFERRED if name in known), next(iter(known), _PREFERRED[0]))
+    if wanted not in known:
+        raise ConfigError(f"no run has a metric {wanted!r}. {nearest(wanted, known)}")
+    return wanted
+
+
+def name_of(metric: str) -> str:
+    """The metric in words."""
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def ordered(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Known metrics first, in their order."""
+    names = [name for name in _NAMES if name in metrics] + [name for name in metrics if name not in _NAMES]
+    return {name: metrics[name] for name in names}
+
+
+def factor(metric: str) -> float:
+    """Shares are shown as percentages."""
+    return 100.0 if metric.endswith("accuracy") else 1.0
+
+
+def shown(metric: str, value: float) -> str:
+    """One value; shares as percentages, a dash for none."""
+    if math.isnan(value):
+        return "\u2013"
+    return f"{100 * value:.1f}%" if metric.endswith("accuracy") else f"{value:.4g}"
+
+
+def stated(metric: str, values: Floats, brief: bool = False) -> str:
+    """The median, with the range of several."""
+    summary = Summary.of(values)
+    text = shown(metric, summary.median)
+    if summary.count > 1 and summary.missing < summary.count:
+        text += f" [{shown(metric, summary.low).rstrip('%')}\u2013{shown(metric, summary.high).rstrip('%')}]"
+        text += "" if brief else f" over {summary.count} replicas"
+    if summary.missing and summary.count > 1:
+        text += f" ({summary.missing} of {summary.count} not finite)"
+    return text
+
+
+def axis_of(metric: str, found: Sequence[Run]) -> Axis:
+    """A vertical axis for the metric of these runs."""
+    if metric.endswith("accuracy"):
+        return Axis(f"{name_of(metric)} [%]", floor=0, ceiling=100)
+    if metric == "gradient_angle":
+        return Axis("angle [degrees]", floor=0, ceiling=180)
+    return Axis(name_of(metric), log=wants_log([run.curves[metric].values for run in found if metric in run.curves]))
+
+
+def wants_log(parts: Sequence[Floats]) -> bool:
+    """Do positive values spread over more than a power of ten?"""
+    values = np.concatenate([np.empty(0), *(part.ravel() for part in parts)])
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def line(curve: Curve, x: Floats, metric: str, name: str, color: str = "") -> Series:
+    """A metric's median over replicas and its spread."""
+    shares = (0.25, 0.5, 0.75) if curve.values.shape[1] >= QUARTILES_FROM else (0, 0.5, 1)
+    low, middle, high = runs.quantiles(curve.values, shares) * factor(metric)
+    if curve.values.shape[1] == 1:
+        return Series(x, middle, name, color=color)
+    return Series(x, middle, name, low, high, color)
+
+
+def spread_note(replicas: int) -> str:
+    """What line and band stand for; nothing where there is no band."""
+    if replicas == 1:
+        return ""
+    band = "quartiles" if replicas >= QUARTILES_FROM else "range"
+    return f"line: median of {replicas} replicas; band: their {band}"
+
+
+def summary_data(values: Floats) -> dict[str, Any]:
+    """For the data of a page: the values and their summary."""
+    return {**asdict(Summary.of(values)), "replicas": values.tolist()}

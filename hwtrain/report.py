@@ -1,0 +1,344 @@
+"""Pictures and tables of runs: one page for a run, one page that compares several, and the same as text.
+
+python -m hwtrain.report RUN_DIR                               write its report.html again, print a summary
+python -m hwtrain.report RUN_DIR RUN_DIR ...                   write comparison.html, print a table
+python -m hwtrain.report SWEEP_DIR --against device.cost_noise draw the final metric against a setting
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwtrain import metrics, pages, runs, svg
+from hwtrain.comparison import compare, comparison_charts, comparison_page, comparison_text
+from hwtrain.console import duration
+from hwtrain.errors import ConfigError, HwtrainError, RecordError
+from hwtrain.runs import Curve, Run, Summary
+from hwtrain.svg import Axis, Mark, escape
+
+MENDABLE = 2  # exit code
+_ENDINGS = {
+    "completed": "Completed",
+    "target_reached": "Reached its target",
+    "budget_spent": "Its budget was spent",
+    "diverged": "Diverged (the cost is no longer finite)",
+    "interrupted": "Interrupted on request",
+    "failed": "Failed",
+}
+_MOST_POINTS = 2000  # of a curve, in the data of a page; the run folder keeps all
+_MOST_EVENTS = 200  # in the table of a page
+
+
+def write(run_dir: str | Path) -> Path:
+    """Write the report of a run into its folder, finished or not; one that is there is replaced as a whole.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        RecordError: the folder holds no run, a file of it cannot be read, or the page cannot be written.
+    """
+    run = runs.read(Path(run_dir))
+    return pages.save(run.folder / "report.html", run_page(run))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        found = [runs.read(folder) for folder in runs.find(options.folders)]
+        text = _one(found[0], options) if len(found) == 1 else _several(found, options)
+    except HwtrainError as error:
+        print(f"hwtrain.report: {' '.join(str(error).split())}", file=sys.stderr)
+        return MENDABLE
+    print(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
+    return 0
+
+
+def run_page(run: Run) -> str:
+    """The report of a run as a page."""
+    charts = run_charts(run)
+    sections = [
+        f"<p class='ending'>{escape(_ending(run))}</p>",
+        _figures(run),
+        pages.gallery([*charts.values()]) or "<p>Nothing was recorded before it ended.</p>",
+        pages.section("Counts", pages.table([[name, pages.whole(count)] for name, count in run.counts.items()])),
+        pages.section("Final metrics", _metrics_table(run)),
+        pages.section("Device", pages.mapping({k: v for k, v in run.device.items() if k != "layers"}) + _layers(run)),
+        pages.section("Data", pages.mapping(run.document.get("task"))),
+        pages.section("Events", _events(run)),
+        pages.section("Seeds", pages.mapping(run.document.get("seeds"))),
+        pages.section("Versions", pages.mapping(run.document.get("versions"))),
+        pages.section("Command", _command(run)),
+        pages.section(
+            "Configuration", f"<pre>{escape(text)}</pre>" if (text := _configuration(run)) else "", folded=True
+        ),
+    ]
+    data = {
+        "schema": pages.SCHEMA,
+        "folder": str(run.folder),
+        "outcome": run.outcome,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "counts": run.counts,
+        "metrics": {name: metrics.summary_data(values) for name, values in run.metrics.items()},
+        "curves": {name: _curve_data(curve) for name, curve in run.curves.items()},
+        "document": run.document,
+    }
+    return pages.page(_title(run), str(run.folder), sections, data)
+
+
+def run_charts(run: Run) -> dict[str, str]:
+    """The pictures of a run, by name: cost, accuracy, angle, parameters; those for which there are numbers."""
+    charts = {}
+    note = metrics.spread_note(run.replicas)
+    costs = [name for name in ("cost", "train_cost", "test_cost") if name in run.curves]
+    if costs:
+        log = metrics.wants_log([run.curves[name].values for name in costs])
+        charts["cost"] = _curve_chart(run, costs, "Cost", Axis("cost", log=log), note)
+    accuracies = [name for name in ("train_accuracy", "test_accuracy") if name in run.curves]
+    if accuracies:
+        marks = [] if run.target is None else [Mark(100 * run.target, "target")]
+        axis = Axis("accuracy [%]", floor=0, ceiling=100)
+        charts["accuracy"] = _curve_chart(run, accuracies, "Accuracy", axis, note, marks)
+    if "gradient_angle" in run.curves:
+        axis = Axis("angle [degrees]", floor=0, ceiling=180)
+        marks = [Mark(90, "90°: knows nothing of the gradient")]
+        title = "Angle between estimated and exact gradient"
+        charts["angle"] = _curve_chart(run, ["gradient_angle"], title, axis, note, marks)
+    if (parameters := _parameters(run)) is not None:
+        charts["parameters"] = parameters
+    return charts
+
+
+def run_text(run: Run) -> str:
+    """A summary of a run for a terminal."""
+    measurements = (
+        f"{pages.whole(run.measurements)} ({', '.join(f'{pages.whole(v)} {k}' for k, v in run.counts.items())})"
+    )
+    rows = [["outcome", run.outcome or "unfinished"], ["steps", pages.whole(run.steps)], ["measurements", measurements]]
+    if run.document.get("error"):
+        rows.insert(1, ["error", " ".join(str(run.document["error"]).split())])
+    if run.seconds is not None:
+        rows.append(["time", _speed(run)])
+    rows += [
+        [metrics.name_of(name), metrics.stated(name, values)] for name, values in metrics.ordered(run.metrics).items()
+    ]
+    return pages.aligned(rows)
+
+
+def _one(run: Run, options: argparse.Namespace) -> str:
+    for name, given in (("--against", options.against), ("--level", options.level)):
+        if given is not None:
+            raise ConfigError(f"{name} compares runs, and {run.folder} is one. Name several, or a folder with several.")
+    page = write(run.folder) if options.output is None else pages.save(options.output, run_page(run))
+    lines = [str(page), run_text(run)]
+    if options.svg is not None:
+        lines.insert(1, str(pages.save(options.svg, _main_picture(run, options.metric))))
+    return "\n".join(lines)
+
+
+def _main_picture(run: Run, metric: str | None) -> str:
+    metric = metrics.metric_of([run], metric)
+    if metric not in run.curves:
+        raise RecordError(f"{run.folder} has no curve of {metric!r} to draw: it was not evaluated while it went on.")
+    return _curve_chart(
+        run,
+        [metric],
+        pages.capital(metrics.name_of(metric)),
+        metrics.axis_of(metric, [run]),
+        metrics.spread_note(run.replicas),
+    )
+
+
+def _ending(run: Run) -> str:
+    """How the run ended, in a sentence or two."""
+    steps = pages.whole(run.steps)
+    if run.outcome is None:
+        text = f"Unfinished: it still goes on, or was killed. The last record is of step {steps}"
+    else:
+        text = f"{_ENDINGS.get(run.outcome, run.outcome)} after {steps} steps"
+        text += "" if run.seconds is None else f" in {duration(run.seconds)}"
+        text += f": {error}" if (error := run.document.get("error")) else ""
+    text = text if text.endswith(".") else text + "."
+    if "test_accuracy" in run.metrics:
+        text += f" Held-out accuracy {metrics.stated('test_accuracy', run.metrics['test_accuracy'])}."
+    if run.outcome in (None, "interrupted", "failed"):
+        text += f" To go on: python -m hwtrain {shlex.quote(f'resume={run.folder}')}"
+    return text
+
+
+def _title(run: Run) -> str:
+    algorithm = str(run.settings.get("algo._target_", "")).rpartition(".")[2]
+    device = run.device.get("name")
+    task = run.settings.get("task.name") or (run.document.get("task") or {}).get("name")
+    if not (algorithm and device):
+        return run.folder.resolve().name
+    return f"{algorithm} trains {device}" + (f" on {task}" if task else "")
+
+
+def _figures(run: Run) -> str:
+    """The key figures, large."""
+    figures = [("steps", pages.whole(run.steps)), ("measurements", pages.whole(run.measurements))]
+    if run.seconds is not None:
+        figures.append(("time", _speed(run)))
+    metrics = run.metrics
+    for name in ("test_accuracy", "test_cost", "train_cost"):
+        if name in metrics:
+            figures.append(
+                (
+                    metrics.name_of(name) + (", median [range]" if metrics[name].size > 1 else ""),
+                    metrics.stated(name, metrics[name]),
+                )
+            )
+    if run.replicas > 1:
+        figures.append(("replicas", pages.whole(run.replicas)))
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures)
+    return f"<div class='figures'>{cells}</div>"
+
+
+def _speed(run: Run) -> str:
+    seconds = run.seconds or 0.0
+    took = duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+    return f"{took}, {pages.whole(round(run.steps / seconds))} steps/s" if seconds > 0 else took
+
+
+def _curve_chart(run: Run, names: Sequence[str], title: str, y: Axis, note: str, marks: Sequence[Mark] = ()) -> str:
+    colors = {"cost": "#8A8A8A", "train_cost": "#E69F00", "train_accuracy": "#E69F00"}
+    series = [
+        metrics.line(
+            curve := run.curves[name], curve.steps, name, metrics.name_of(name), colors.get(name, svg.COLORS[0])
+        )
+        for name in names
+    ]
+    return svg.line_chart(series, title, Axis("steps"), y, note, marks)
+
+
+def _parameters(run: Run) -> str | None:
+    """Histogram of the last checkpoint's parameters; None if there is none to be read."""
+    try:
+        theta = run.theta()
+    except RecordError:
+        return None
+    if theta is None:
+        return None
+    unit, odd = str(run.device.get("unit") or ""), int((~np.isfinite(theta)).sum())
+    note = f"{theta.shape[-1]} parameters" + (f" of {run.replicas} replicas" if run.replicas > 1 else "")
+    note += f"; {odd} are not finite" if odd else ""
+    marks = [Mark(float(v), f"{k}est allowed") for k in ("low", "high") if runs.is_number(v := run.device.get(k))]
+    return svg.histogram(
+        theta, "Parameters at the end", Axis("parameter" + (f" [{unit}]" if unit else "")), note, marks
+    )
+
+
+def _metrics_table(run: Run) -> str:
+    rows = [
+        [
+            metrics.name_of(name),
+            *(metrics.shown(name, v) for v in (s.median, s.q25, s.q75, s.low, s.high)),
+            pages.whole(s.count - s.missing),
+        ]
+        for name, values in metrics.ordered(run.metrics).items()
+        for s in (Summary.of(values),)
+    ]
+    return pages.table(
+        rows, ["metric", "median", "lower quartile", "upper quartile", "lowest", "highest", "finite replicas"]
+    )
+
+
+def _layers(run: Run) -> str:
+    layers = [layer for layer in run.device.get("layers") or [] if isinstance(layer, dict)]
+    names = list(dict.fromkeys(name for layer in layers for name in layer))
+    return pages.table([[pages.plain(layer.get(name)) for name in names] for layer in layers], names)
+
+
+def _events(run: Run) -> str:
+    kinds: dict[str, int] = {}
+    for event in run.events:
+        kinds[str(event.get("event"))] = kinds.get(str(event.get("event")), 0) + 1
+    if not kinds:
+        return ""
+    rows = [
+        [
+            str(e.get("time", "")),
+            str(e.get("event", "")),
+            ", ".join(f"{k}: {pages.plain(v)}" for k, v in e.items() if k not in ("time", "event")),
+        ]
+        for e in run.events[-_MOST_EVENTS:]
+    ]
+    more = f" The last {_MOST_EVENTS} are shown." if len(run.events) > _MOST_EVENTS else ""
+    counted = ", ".join(f"{name} {count}" for name, count in kinds.items())
+    return f"<p>{escape(counted)}.{more}</p>" + pages.table(rows, ["time", "event", "details"])
+
+
+def _command(run: Run) -> str:
+    command = run.document.get("command")
+    return f"<pre>{escape(shlex.join(map(str, command)))}</pre>" if isinstance(command, list) and command else ""
+
+
+def _configuration(run: Run) -> str:
+    return run.text or (json.dumps(config, indent=2) if (config := run.document.get("config")) else "")
+
+
+def _several(found: Sequence[Run], options: argparse.Namespace) -> str:
+    comparison = compare(found, options.metric, options.against, options.level)
+    output = options.output or _home(options.folders, found) / "comparison.html"
+    charts = comparison_charts(comparison)
+    if options.svg is not None and not charts:
+        raise RecordError("there is nothing to draw: no run has a curve, and none was compared against a setting.")
+    lines = [str(pages.save(output, comparison_page(comparison, output.parent)))]
+    if options.svg is not None:
+        lines.append(str(pages.save(options.svg, next(iter(charts.values())))))
+    return "\n".join([*lines, "", comparison_text(comparison)])
+
+
+def _home(folders: Sequence[Path], found: Sequence[Run]) -> Path:
+    """Where a comparison belongs: the one folder given, else the nearest folder around all runs, else here."""
+    if len(folders) == 1:
+        return folders[0]
+    try:
+        common = Path(os.path.commonpath([run.folder.resolve().parent for run in found]))
+    except ValueError:  # on different drives
+        return Path()
+    return Path() if common == Path(common.anchor) else common
+
+
+def _curve_data(curve: Curve) -> dict[str, Any]:
+    """Median and spread over replicas, evenly picked if there are too many."""
+    every = -(-curve.steps.size // _MOST_POINTS)
+    picked = slice(None, None, every)
+    low, q25, median, q75, high = runs.quantiles(curve.values[picked], (0, 0.25, 0.5, 0.75, 1)).tolist()
+    spread = {"q25": q25, "q75": q75, "low": low, "high": high} if curve.values.shape[1] > 1 else {}
+    counters = {"steps": curve.steps[picked].tolist(), "measurements": curve.measurements[picked].tolist()}
+    return {"every": every, **counters, "median": median, **spread}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hwtrain.report",
+        description="Report on one run, or compare several. Writes a page that needs no network, prints a table.",
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="RUN_DIR", help="a run folder, or a folder with several"
+    )
+    parser.add_argument("--against", metavar="KEY", help="draw the final metric against a setting: device.cost_noise")
+    parser.add_argument("--metric", help="the metric that counts (default: test_accuracy)")
+    parser.add_argument(
+        "--level", type=float, metavar="X", help="accuracy to reach, as a share (default: the runs' target)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the page goes")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the main picture alone as well")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
