@@ -14,13 +14,14 @@ import numpy as np
 
 from hwtrain import metrics, pages, runs, svg
 from hwtrain.errors import ConfigError
+from hwtrain.pages import Table
 from hwtrain.runs import Curve, Floats, Pool, Run, Summary
-from hwtrain.svg import Axis, Group, Mark, escape
+from hwtrain.svg import Axis, Group, Mark, Series, escape
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Effort until an accuracy is reached.
+    """Effort until a held-out accuracy is reached.
 
     Args:
         accuracy: the level [share].
@@ -30,13 +31,16 @@ class Level:
     accuracy: float
     unit: str
 
+    def __str__(self) -> str:
+        return f"{self.unit} to {100 * self.accuracy:g}%"
+
     def efforts(self, members: Iterable[Run]) -> Floats:
         """One number per replica of all runs that were evaluated, (n,); infinity where it was not reached."""
         rows = [row for run in members if (row := runs.effort_to(run, self.accuracy, self.unit)) is not None]
         return np.concatenate(rows) if rows else np.empty(0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """Several runs, and what they are compared by.
 
@@ -45,21 +49,20 @@ class Comparison:
         names: of the runs, as short as they can be.
         keys: settings that differ.
         metric: the one that counts.
-        against: a setting to draw it against, or None.
-        level: None if no level of accuracy is given or agreed on.
+        unit: what learning is counted in: "measurements" or "steps".
+        key: the setting to draw the metric against; None is none.
+        pools: the runs by the value of that setting.
+        level: accuracy to be reached; None if none is given or agreed on.
     """
 
     runs: tuple[Run, ...]
     names: tuple[str, ...]
     keys: tuple[str, ...]
     metric: str
-    against: str | None
+    unit: str
+    key: str | None
+    pools: tuple[Pool, ...]
     level: Level | None
-
-    @property
-    def pools(self) -> list[Pool]:
-        """The runs by the value of the setting they are compared by."""
-        return [] if self.against is None else runs.pools(self.runs, self.against)
 
     @property
     def mixed(self) -> list[str]:
@@ -90,31 +93,31 @@ def compare(
     targets = {run.target for run in found}
     accuracy = level if level is not None else targets.pop() if len(targets) == 1 else None
     evaluated = any("test_accuracy" in run.curves for run in found)
+    unit = runs.effort(found)
     return Comparison(
         tuple(found),
         tuple(_short([run.folder for run in found])),
         tuple(runs.differing(found)),
         metrics.metric_of(found, metric),
+        unit,
         key,
-        Level(accuracy, runs.effort(found)) if accuracy is not None and evaluated else None,
+        () if key is None else tuple(runs.pools(found, key)),
+        Level(accuracy, unit) if accuracy is not None and evaluated else None,
     )
 
 
 def comparison_page(comparison: Comparison, folder: Path) -> str:
-    """A comparison as a pages.page, to be kept in a folder, from which its links start."""
-    charts = comparison_charts(comparison)
-    header, rows = _runs_table(comparison)
+    """A comparison as a page, to be kept in a folder, from which its links start."""
     links = [_link(run, name, folder) for run, name in zip(comparison.runs, comparison.names, strict=True)]
-    sections = [pages.gallery([*charts.values()])]
-    if comparison.against is not None:
-        sections.append(
-            pages.section(f"Against {comparison.against}", pages.table(*reversed(_pools_table(comparison))))
-        )
-    sections.append(pages.section("Runs", pages.table([row[1:] for row in rows], header[1:], links, header[0])))
+    sections = [
+        pages.gallery([*comparison_charts(comparison).values()]),
+        pages.section(f"Against {comparison.key}", _pools_table(comparison).html()),
+        pages.section("Runs", _runs_table(comparison).html(links)),
+    ]
     data = {
         "schema": pages.SCHEMA,
         "metric": comparison.metric,
-        "against": comparison.against,
+        "against": comparison.key,
         "level": None if comparison.level is None else asdict(comparison.level),
         "groups": [_pool_data(comparison, pool) for pool in comparison.pools],
         "runs": [_run_data(comparison, run) for run in comparison.runs],
@@ -125,179 +128,176 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
 def comparison_charts(comparison: Comparison) -> dict[str, str]:
     """The pictures of a comparison, by name, the main one first: against, level, curves."""
     charts = {}
-    if comparison.against is not None:
-        title = f"{pages.capital(metrics.name_of(comparison.metric))} against {comparison.against}"
-        values = [pool.finals(comparison.metric) * metrics.factor(comparison.metric) for pool in comparison.pools]
-        charts["against"] = _pools_chart(comparison, values, title, metrics.axis_of(comparison.metric, comparison.runs))
+    if comparison.key is not None:
+        charts["against"] = _metric_chart(comparison)
         if comparison.level is not None:
-            level = comparison.level
-            title = f"{pages.capital(level.unit)} to {100 * level.accuracy:g}% accuracy against {comparison.against}"
-            efforts = [level.efforts(pool.runs) for pool in comparison.pools]
-            notes = [f"{np.isfinite(row).sum()}/{row.size}" for row in efforts]
-            axis = Axis(level.unit, log=metrics.wants_log(efforts), floor=0)
-            charts["level"] = _pools_chart(comparison, efforts, title, axis, notes, "; above: how many reached it")
-    if (curves := _overlay(comparison)) is not None:
-        charts["curves"] = curves
+            charts["level"] = _level_chart(comparison, comparison.level)
+    if series := _curves(comparison):
+        charts["curves"] = _curves_chart(comparison, series)
     return charts
 
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as tables for a terminal."""
-    header, rows = _runs_table(comparison)
-    parts = [pages.aligned([header, *rows])]
-    if comparison.against is not None:
-        header, rows = _pools_table(comparison)
-        parts.append(pages.aligned([header, *rows]))
-    if note := _mixed_note(comparison):
-        parts.append(note)
-    return "\n\n".join(parts)
+    tables = [_runs_table(comparison), _pools_table(comparison)]
+    parts = [table.text() for table in tables if table.rows]
+    return "\n\n".join([*parts, note] if (note := _mixed_note(comparison)) else parts)
 
 
-def _runs_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: name, settings that differ, outcome, effort, final metrics."""
+# Tables
+
+
+def _runs_table(comparison: Comparison) -> Table:
+    """Of every run its name, settings that differ, outcome, effort, final metrics."""
     finals = [run.metrics for run in comparison.runs]
-    known = [
-        name for name in metrics.ordered({name: 0 for final in finals for name in final}) if name != "gradient_angle"
-    ]
-    metrics = [comparison.metric, *(name for name in known if name != comparison.metric)]
-    level = comparison.level
-    header = ["run", *pages.brief(comparison.keys), "outcome", "steps", "measurements", *map(metrics.name_of, metrics)]
-    header += [] if level is None else [f"{level.unit} to {100 * level.accuracy:g}%"]
+    known = metrics.ordered({name: None for final in finals for name in final})
+    names = [comparison.metric, *(name for name in known if name not in (comparison.metric, "gradient_angle"))]
+    header = ["run", *pages.brief(comparison.keys), "outcome", "steps", "measurements", *map(metrics.name_of, names)]
     rows = []
-    for name, run, final in zip(comparison.names, comparison.runs, finals, strict=True):
-        row = [name, *(pages.setting(run.settings.get(key, runs.ABSENT)) for key in comparison.keys)]
+    for label, run, final in zip(comparison.names, comparison.runs, finals, strict=True):
+        row = [label, *(pages.setting(run.settings.get(key, runs.ABSENT)) for key in comparison.keys)]
         row += [run.outcome or "unfinished", pages.whole(run.steps), pages.whole(run.measurements)]
-        row += [
-            metrics.stated(metric, final[metric], brief=True) if metric in final else "\u2013" for metric in metrics
-        ]
-        row += [] if level is None else [_stated_effort(level.efforts([run]))]
-        rows.append(row)
-    return header, rows
+        row += [metrics.stated(name, final[name], brief=True) if name in final else "\u2013" for name in names]
+        rows.append(row + _level_cells(comparison, [run]))
+    return Table(header + ([] if comparison.level is None else [str(comparison.level)]), rows)
 
 
-def _pools_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: value, how many, final metric, effort."""
-    level, metric = comparison.level, comparison.metric
-    header = [comparison.against or "", "runs", "replicas", metrics.name_of(metric), "quartiles"]
-    header += [] if level is None else [f"{level.unit} to {100 * level.accuracy:g}%"]
+def _pools_table(comparison: Comparison) -> Table:
+    """Of every value of the setting how many runs, the final metric, effort; without rows if there is no setting."""
+    metric = comparison.metric
+    header = [comparison.key or "", "runs", "replicas", metrics.name_of(metric), "quartiles"]
     rows = []
     for pool in comparison.pools:
         values = pool.finals(metric)
         summary = Summary.of(values)
-        quartiles = f"{metrics.shown(metric, summary.q25)}\u2013{metrics.shown(metric, summary.q75)}"
-        row = [
-            pages.setting(pool.value),
-            str(len(pool.runs)),
-            str(values.size),
-            metrics.stated(metric, values, brief=True),
-            quartiles,
-        ]
-        rows.append(row + ([] if level is None else [_stated_effort(level.efforts(pool.runs))]))
-    return header, rows
+        row = [pages.setting(pool.value), str(len(pool.runs)), str(values.size)]
+        row += [metrics.stated(metric, values, brief=True), metrics.span(metric, summary.q25, summary.q75)]
+        rows.append(row + _level_cells(comparison, pool.runs))
+    return Table(header + ([] if comparison.level is None else [str(comparison.level)]), rows)
 
 
-def _stated_effort(efforts: Floats) -> str:
-    """The median, and how many got there."""
+def _level_cells(comparison: Comparison, members: Sequence[Run]) -> list[str]:
+    """The median effort to the level and how many replicas got there; no cell if there is no level."""
+    if comparison.level is None:
+        return []
+    efforts = comparison.level.efforts(members)
     if not efforts.size:
-        return "\u2013"
+        return ["\u2013"]
     reached = int(np.isfinite(efforts).sum())
     median = Summary.of(efforts).median
-    text = pages.whole(round(median)) if math.isfinite(median) else "never" if not reached else "not by half"
-    return text if efforts.size == 1 else f"{text} ({reached} of {efforts.size})"
+    text = pages.whole(round(median)) if math.isfinite(median) else "not by half" if reached else "never"
+    return [text if efforts.size == 1 else f"{text} ({reached} of {efforts.size})"]
+
+
+# Pictures
+
+
+def _metric_chart(comparison: Comparison) -> str:
+    metric = comparison.metric
+    values = [pool.finals(metric) * metrics.factor(metric) for pool in comparison.pools]
+    finite = [int(np.isfinite(row).sum()) for row in values]
+    notes = [
+        "" if count == row.size else f"{count}/{row.size} finite" for count, row in zip(finite, values, strict=True)
+    ]
+    title = f"{pages.capital(metrics.name_of(metric))} against {comparison.key}"
+    return _pools_chart(comparison, values, title, metrics.axis_of(metric, values), notes)
+
+
+def _level_chart(comparison: Comparison, level: Level) -> str:
+    values = [level.efforts(pool.runs) for pool in comparison.pools]
+    notes = [f"{np.isfinite(row).sum()}/{row.size}" for row in values]
+    title = f"{pages.capital(str(level))} accuracy against {comparison.key}"
+    axis = Axis(level.unit, log=metrics.wants_log(values), floor=0)
+    return _pools_chart(comparison, values, title, axis, notes, "; above: how many reached it")
 
 
 def _pools_chart(
-    comparison: Comparison, values: Sequence[Floats], title: str, y: Axis, notes: Sequence[str] = (), legend: str = ""
+    comparison: Comparison, values: Sequence[Floats], title: str, y: Axis, notes: Sequence[str], legend: str = ""
 ) -> str:
-    """Values against the pages.setting, all replicas of a pool together."""
+    """Values against the setting, all replicas of a pool together."""
     places, axis = _places(comparison)
-    groups = []
-    for place, row, note in zip(places, values, notes or [""] * len(values), strict=True):
-        summary = Summary.of(row)
-        groups.append(Group(place, summary.median, summary.q25, summary.q75, row, note))
-    note = f"point: median; bar: quartiles; faint: each replica{legend}"
+    summaries = map(Summary.of, values)
+    groups = [
+        Group(place, summary.median, summary.q25, summary.q75, row, note)
+        for place, summary, row, note in zip(places, summaries, values, notes, strict=True)
+    ]
     mixed = f"; pooled over {', '.join(pages.brief(comparison.mixed))}" if comparison.mixed else ""
-    return svg.value_chart(groups, title, axis, y, note + mixed)
+    return svg.value_chart(groups, title, axis, y, f"point: median; bar: quartiles; dot: one replica{legend}{mixed}")
 
 
 def _places(comparison: Comparison) -> tuple[list[float], Axis]:
-    """Where the values of the setting stand: at their size, or side by side where they have none or are far apart."""
-    label, values = comparison.against or "", [pool.value for pool in comparison.pools]
-    if all(map(runs.is_number, values)):
-        numbers = sorted(float(value) for value in values)
-        positive = [number for number in numbers if number > 0]
-        wide = bool(positive) and positive[-1] >= 20 * positive[0]
-        if numbers[0] > 0 and wide:
-            return numbers, Axis(label, log=True)
-        if not wide:
-            return numbers, Axis(label)
-    return [float(i) for i in range(len(values))], Axis(label, names=tuple(map(pages.setting, values)))
+    """Where the values of the setting stand: at their size, or side by side if that says nothing or crowds them."""
+    label = (comparison.key or "").removesuffix("._target_")
+    values = [pool.value for pool in comparison.pools]
+    numbers = [float(value) for value in values if runs.is_number(value)]
+    positive = [number for number in numbers if number > 0]
+    far_apart = bool(positive) and positive[-1] >= 20 * positive[0]
+    if len(numbers) == len(values) and (not far_apart or len(positive) == len(numbers)):
+        return numbers, Axis(label, log=far_apart)
+    return [float(index) for index in range(len(values))], Axis(label, names=tuple(map(pages.setting, values)))
 
 
-def _overlay(comparison: Comparison) -> str | None:
-    """The learning curves of all runs, pooled by the value of the setting if there is one; None without curves."""
-    metric, unit = comparison.metric, runs.effort(comparison.runs)
-    groups: list[tuple[str, Sequence[Run]]] = [
-        (name, [run]) for name, run in zip(comparison.names, comparison.runs, strict=True)
-    ]
-    colors = [""] * len(groups)
-    if comparison.against is not None:
-        key = pages.brief([comparison.against])[0]
-        groups = [(f"{key} {pages.setting(pool.value)}", pool.runs) for pool in comparison.pools]
-        ordered = all(runs.is_number(pool.value) for pool in comparison.pools) and len(groups) > 2
-        colors = list(svg.sequential(len(groups))) if ordered else [""] * len(groups)
-    elif labels := _labels(comparison):
-        groups = [(label, members) for label, (_, members) in zip(labels, groups, strict=True)]
+def _curves(comparison: Comparison) -> list[Series]:
+    """The learning curves of all runs, or of all pools if there are some."""
+    groups: list[tuple[str, Sequence[Run]]]
+    colors: Sequence[str]
+    if comparison.key is not None:
+        groups = [(pages.setting(pool.value), pool.runs) for pool in comparison.pools]
+        ordered = len(groups) > 2 and all(runs.is_number(pool.value) for pool in comparison.pools)
+        colors = svg.sequential(len(groups)) if ordered else [""] * len(groups)
+    else:
+        groups = [(label, [run]) for label, run in zip(_labels(comparison), comparison.runs, strict=True)]
+        colors = [""] * len(groups)
     series = []
-    for (name, members), color in zip(groups, colors, strict=True):
-        if (curve := _merged([run.curves[metric] for run in members if metric in run.curves])) is not None:
-            x = curve.measurements if unit == "measurements" else curve.steps
-            series.append(metrics.line(curve, x, metric, name, color))
-    if not series:
-        return None
+    for (label, members), color in zip(groups, colors, strict=True):
+        curves = [run.curves[comparison.metric] for run in members if comparison.metric in run.curves]
+        if curves:
+            x, values = _stacked(curves, comparison.unit)
+            series.append(metrics.line(x, values, comparison.metric, label, color))
+    return series
+
+
+def _curves_chart(comparison: Comparison, series: Sequence[Series]) -> str:
+    metric, level = comparison.metric, comparison.level
     note = f"line: median over replicas; band: quartiles, or the range of fewer than {metrics.QUARTILES_FROM}"
-    level = comparison.level
     marks = [Mark(100 * level.accuracy, "level")] if level is not None and metric == "test_accuracy" else []
-    several = any(len(item.x) and item.low is not None for item in series)
+    y = metrics.axis_of(metric, [run.curves[metric].values for run in comparison.runs if metric in run.curves])
+    banded = any(item.low is not None for item in series)
     title = f"{pages.capital(metrics.name_of(metric))} while learning"
-    return svg.line_chart(
-        series, title, Axis(unit), metrics.axis_of(metric, comparison.runs), note if several else "", marks
-    )
+    legend = "" if comparison.key is None else pages.brief([comparison.key])[0]
+    return svg.line_chart(series, title, Axis(comparison.unit), y, note if banded else "", legend, marks)
 
 
-def _labels(comparison: Comparison) -> list[str]:
-    """Runs named by their settings, if few settings differ and they tell all runs apart."""
-    if not 1 <= len(comparison.keys) <= 2:
-        return []
+def _labels(comparison: Comparison) -> Sequence[str]:
+    """Runs named by their settings, if few settings differ and they tell all runs apart; else by their folders."""
     names = pages.brief(comparison.keys)
     labels = [
-        ", ".join(
-            f"{name} {pages.setting(run.settings.get(key, runs.ABSENT))}"
-            for name, key in zip(names, comparison.keys, strict=True)
-        )
+        ", ".join(f"{name} {pages.setting(run.settings.get(key, runs.ABSENT))}" for name, key in keys)
         for run in comparison.runs
+        for keys in (list(zip(names, comparison.keys, strict=True)),)
     ]
-    return labels if len(set(labels)) == len(labels) else []
+    return labels if len(names) <= 2 and len(set(labels)) == len(labels) else comparison.names
 
 
-def _merged(curves: Sequence[Curve]) -> Curve | None:
-    """Curves side by side, at the steps that all of them have; the longest alone if they share none."""
-    if not curves:
-        return None
-    shared = curves[0].steps
-    for curve in curves[1:]:
-        shared = np.intersect1d(shared, curve.steps)
-    if not shared.size:
-        return max(curves, key=lambda curve: curve.steps.size)
-    where = [np.searchsorted(curve.steps, shared, side="right") - 1 for curve in curves]
-    values = np.concatenate([curve.values[rows] for curve, rows in zip(curves, where, strict=True)], axis=1)
-    return Curve(shared, curves[0].measurements[where[0]], values)
+def _stacked(curves: Sequence[Curve], unit: str) -> tuple[Floats, Floats]:
+    """Curves side by side over the effort (n,) of the longest, (n, r); NaN where another does not reach."""
+    efforts = [curve.measurements if unit == "measurements" else curve.steps for curve in curves]
+    x = max(efforts, key=lambda effort: float(effort[-1]))
+    columns = [
+        column if np.array_equal(x, effort) else np.interp(x, effort, column, left=np.nan, right=np.nan)
+        for effort, curve in zip(efforts, curves, strict=True)
+        for column in curve.values.T
+    ]
+    return x, np.stack(columns, axis=-1)
+
+
+# Words and data
 
 
 def _mixed_note(comparison: Comparison) -> str:
     if not comparison.mixed:
         return ""
-    return f"Runs with the same {comparison.against} are pooled, although they differ in {', '.join(comparison.mixed)}."
+    return f"Runs with the same {comparison.key} are pooled, although they differ in {', '.join(comparison.mixed)}."
 
 
 def _short(folders: Sequence[Path]) -> list[str]:
@@ -305,7 +305,7 @@ def _short(folders: Sequence[Path]) -> list[str]:
     resolved = [folder.resolve() for folder in folders]
     try:
         common = os.path.commonpath([folder.parent for folder in resolved])
-    except ValueError:
+    except ValueError:  # on different drives
         return [str(folder) for folder in folders]
     return [folder.relative_to(common).as_posix() for folder in resolved]
 
@@ -313,13 +313,11 @@ def _short(folders: Sequence[Path]) -> list[str]:
 def _link(run: Run, name: str, folder: Path) -> str:
     """A run's name, leading to its report if there is one."""
     page = run.folder / "report.html"
-    if not page.exists():
-        return escape(name)
     try:
         target = Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive
         return escape(name)
-    return f'<a href="{escape(quote(target))}">{escape(name)}</a>'
+    return f'<a href="{escape(quote(target))}">{escape(name)}</a>' if page.exists() else escape(name)
 
 
 def _run_data(comparison: Comparison, run: Run) -> dict[str, Any]:
@@ -335,12 +333,9 @@ def _run_data(comparison: Comparison, run: Run) -> dict[str, Any]:
 
 def _pool_data(comparison: Comparison, pool: Pool) -> dict[str, Any]:
     level = comparison.level
-    effort = {} if level is None else {"effort": metrics.summary_data(level.efforts(pool.runs))}
-    value = None if pool.value is runs.ABSENT else pool.value
-    names = [name for name, run in zip(comparison.names, comparison.runs, strict=True) if run in pool.runs]
     return {
-        "value": value,
-        "runs": names,
+        "value": None if pool.value is runs.ABSENT else pool.value,
+        "runs": [name for name, run in zip(comparison.names, comparison.runs, strict=True) if run in pool.runs],
         **metrics.summary_data(pool.finals(comparison.metric)),
-        **effort,
+        **({} if level is None else {"effort": metrics.summary_data(level.efforts(pool.runs))}),
     }

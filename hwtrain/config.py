@@ -206,11 +206,14 @@ def _explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    groups = [path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*") if path.is_dir()]
+    folders = [conf_dir(), *_own_folders()]
+    groups = [path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*") if path.is_dir()]
     words = [word for word in sys.argv[1:] if re.match(r"^[\w/@.]+=[\w,-]+$", word) and word.split("=")[0] in groups]
+    if own := [f"file://{folder}" for folder in folders[1:]]:
+        words.append(f"hydra.searchpath=[{','.join(own)}]")
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
             known = _keys(OmegaConf.to_container(compose("config", overrides=words)))
     except (HydraException, OmegaConfBaseException):
         known = []
@@ -218,6 +221,17 @@ def _unknown_key(key: str) -> str:
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}?" if close else "`python -m hwtrain --help` shows all keys."
     return f"unknown key {key!r}. {hint}"
+
+
+def _own_folders() -> list[Path]:
+    """The user's configuration folders on the command line."""
+    found = []
+    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        if word in ("--config-dir", "-cd"):
+            found.append(Path(following).absolute())
+        elif word.startswith("--config-dir="):
+            found.append(Path(word.partition("=")[2]).absolute())
+    return [folder for folder in found if folder.is_dir()]
 
 
 def _one_line(error: BaseException) -> str:

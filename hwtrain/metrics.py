@@ -11,7 +11,7 @@ import numpy as np
 
 from hwtrain import runs
 from hwtrain.errors import ConfigError, nearest
-from hwtrain.runs import Curve, Floats, Run, Summary
+from hwtrain.runs import Floats, Run, Summary
 from hwtrain.svg import Axis, Series
 
 _NAMES = {
@@ -57,10 +57,12 @@ def factor(metric: str) -> float:
 
 
 def shown(metric: str, value: float) -> str:
-    """One value; shares as percentages, a dash for none."""
+    """One value; shares as percentages, angles in degrees, a dash for none."""
     if math.isnan(value):
         return "\u2013"
-    return f"{100 * value:.1f}%" if metric.endswith("accuracy") else f"{value:.4g}"
+    if metric.endswith("accuracy"):
+        return f"{100 * value:.1f}%"
+    return f"{value:.1f}°" if metric == "gradient_angle" else f"{value:.4g}"
 
 
 def stated(metric: str, values: Floats, brief: bool = False) -> str:
@@ -68,20 +70,25 @@ def stated(metric: str, values: Floats, brief: bool = False) -> str:
     summary = Summary.of(values)
     text = shown(metric, summary.median)
     if summary.count > 1 and summary.missing < summary.count:
-        text += f" [{shown(metric, summary.low).rstrip('%')}\u2013{shown(metric, summary.high).rstrip('%')}]"
+        text += f" [{span(metric, summary.low, summary.high)}]"
         text += "" if brief else f" over {summary.count} replicas"
     if summary.missing and summary.count > 1:
         text += f" ({summary.missing} of {summary.count} not finite)"
     return text
 
 
-def axis_of(metric: str, found: Sequence[Run]) -> Axis:
-    """A vertical axis for the metric of these runs."""
+def span(metric: str, low: float, high: float) -> str:
+    """A range of values, its unit said once."""
+    return f"{shown(metric, low).rstrip('%°')}\u2013{shown(metric, high)}"
+
+
+def axis_of(metric: str, parts: Sequence[Floats]) -> Axis:
+    """A vertical axis for these values of the metric."""
     if metric.endswith("accuracy"):
         return Axis(f"{name_of(metric)} [%]", floor=0, ceiling=100)
     if metric == "gradient_angle":
         return Axis("angle [degrees]", floor=0, ceiling=180)
-    return Axis(name_of(metric), log=wants_log([run.curves[metric].values for run in found if metric in run.curves]))
+    return Axis(name_of(metric), log=wants_log(parts))
 
 
 def wants_log(parts: Sequence[Floats]) -> bool:
@@ -91,21 +98,22 @@ def wants_log(parts: Sequence[Floats]) -> bool:
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
-def line(curve: Curve, x: Floats, metric: str, name: str, color: str = "") -> Series:
-    """A metric's median over replicas and its spread."""
-    shares = (0.25, 0.5, 0.75) if curve.values.shape[1] >= QUARTILES_FROM else (0, 0.5, 1)
-    low, middle, high = runs.quantiles(curve.values, shares) * factor(metric)
-    if curve.values.shape[1] == 1:
+def line(x: Floats, values: Floats, metric: str, name: str, color: str = "") -> Series:
+    """The median over replicas of values (n, r), and their spread."""
+    shares = (0.25, 0.5, 0.75) if values.shape[1] >= QUARTILES_FROM else (0, 0.5, 1)
+    low, middle, high = runs.quantiles(values, shares) * factor(metric)
+    if values.shape[1] == 1:
         return Series(x, middle, name, color=color)
     return Series(x, middle, name, low, high, color)
 
 
-def spread_note(replicas: int) -> str:
-    """What line and band stand for; nothing where there is no band."""
+def spread_note(replicas: int, metric: str | None = None) -> str:
+    """What lines and the band, of this metric alone if one is named, stand for; nothing where there is no band."""
     if replicas == 1:
         return ""
     band = "quartiles" if replicas >= QUARTILES_FROM else "range"
-    return f"line: median of {replicas} replicas; band: their {band}"
+    of = f" of {name_of(metric)}" if metric is not None else ""
+    return f"{'lines' if of else 'line'}: median of {replicas} replicas; band: {band}{of}"
 
 
 def summary_data(values: Floats) -> dict[str, Any]:

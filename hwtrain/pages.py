@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hwtrain.errors import RecordError
 from hwtrain.svg import escape
 
 SCHEMA = 1  # of the data inside a page
-
+_MOST_ITEMS = 12  # of a list, in a table
 
 _STYLE = """
 :root { color-scheme: light }
@@ -44,7 +45,34 @@ pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .85
 """
 
 
-_MOST_ITEMS = 12  # of a list, in a table
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a header, which may be empty."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def text(self) -> str:
+        """Columns, each as wide as its widest entry."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in [self.header, *self.rows] if row]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def html(self, first: Sequence[str] = ()) -> str:
+        """The same as HTML; nothing if there is no row.
+
+        Args:
+            first: ready HTML in place of the first column.
+        """
+        if not self.rows:
+            return ""
+        cells = [[escape(cell) for cell in row] for row in self.rows]
+        cells = [[cell, *row[1:]] for cell, row in zip(first, cells, strict=True)] if first else cells
+        lines = ["".join(f"<th>{escape(name)}</th>" for name in self.header)] if self.header else []
+        lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in cells]
+        body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<div class='scroll'><table>\n{body}\n</table></div>"
 
 
 def page(title: str, where: str, sections: Sequence[str], data: Mapping[str, Any]) -> str:
@@ -77,23 +105,13 @@ def section(title: str, content: str, folded: bool = False) -> str:
     return f"<h2>{escape(title)}</h2>\n{content}"
 
 
-def table(
-    rows: Sequence[Sequence[str]], header: Sequence[str] = (), links: Sequence[str] = (), over_links: str = ""
-) -> str:
-    """Rows of text; `links` are ready HTML for a first column of their own."""
-    if not rows:
-        return ""
-    names = ([over_links] if links else []) + list(header)
-    head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>\n" if names else ""
-    first = [f"<td>{link}</td>" for link in links] or [""] * len(rows)
-    cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    body = "\n".join(f"<tr>{link}{row}</tr>" for link, row in zip(first, cells, strict=True))
-    return f"<div class='scroll'><table>\n{head}{body}\n</table></div>"
-
-
 def mapping(value: Any) -> str:
     """A nested JSON object as a table of dotted keys."""
-    return table([[key, plain(item)] for key, item in runs.flatten(value).items()]) if isinstance(value, dict) else ""
+    return (
+        Table([], [[key, plain(item)] for key, item in runs.flatten(value).items()]).html()
+        if isinstance(value, dict)
+        else ""
+    )
 
 
 def save(path: Path, text: str) -> Path:
@@ -112,14 +130,6 @@ def save(path: Path, text: str) -> Path:
             "the runs themselves are untouched."
         ) from error
     return path
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, each as wide as its widest entry."""
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def whole(number: int) -> str:

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hwtrain import metrics, pages, runs, svg
 from hwtrain.comparison import compare, comparison_charts, comparison_page, comparison_text
 from hwtrain.console import duration
 from hwtrain.errors import ConfigError, HwtrainError, RecordError
+from hwtrain.pages import Table
 from hwtrain.runs import Curve, Run, Summary
 from hwtrain.svg import Axis, Mark, escape
 
@@ -71,7 +73,7 @@ def run_page(run: Run) -> str:
         f"<p class='ending'>{escape(_ending(run))}</p>",
         _figures(run),
         pages.gallery([*charts.values()]) or "<p>Nothing was recorded before it ended.</p>",
-        pages.section("Counts", pages.table([[name, pages.whole(count)] for name, count in run.counts.items()])),
+        pages.section("Counts", Table([], [[name, pages.whole(count)] for name, count in run.counts.items()]).html()),
         pages.section("Final metrics", _metrics_table(run)),
         pages.section("Device", pages.mapping({k: v for k, v in run.device.items() if k != "layers"}) + _layers(run)),
         pages.section("Data", pages.mapping(run.document.get("task"))),
@@ -100,21 +102,20 @@ def run_page(run: Run) -> str:
 def run_charts(run: Run) -> dict[str, str]:
     """The pictures of a run, by name: cost, accuracy, angle, parameters; those for which there are numbers."""
     charts = {}
-    note = metrics.spread_note(run.replicas)
     costs = [name for name in ("cost", "train_cost", "test_cost") if name in run.curves]
     if costs:
         log = metrics.wants_log([run.curves[name].values for name in costs])
-        charts["cost"] = _curve_chart(run, costs, "Cost", Axis("cost", log=log), note)
+        charts["cost"] = _curve_chart(run, costs, "Cost", Axis("cost", log=log))
     accuracies = [name for name in ("train_accuracy", "test_accuracy") if name in run.curves]
     if accuracies:
         marks = [] if run.target is None else [Mark(100 * run.target, "target")]
         axis = Axis("accuracy [%]", floor=0, ceiling=100)
-        charts["accuracy"] = _curve_chart(run, accuracies, "Accuracy", axis, note, marks)
+        charts["accuracy"] = _curve_chart(run, accuracies, "Accuracy", axis, marks)
     if "gradient_angle" in run.curves:
         axis = Axis("angle [degrees]", floor=0, ceiling=180)
         marks = [Mark(90, "90°: knows nothing of the gradient")]
         title = "Angle between estimated and exact gradient"
-        charts["angle"] = _curve_chart(run, ["gradient_angle"], title, axis, note, marks)
+        charts["angle"] = _curve_chart(run, ["gradient_angle"], title, axis, marks)
     if (parameters := _parameters(run)) is not None:
         charts["parameters"] = parameters
     return charts
@@ -133,7 +134,7 @@ def run_text(run: Run) -> str:
     rows += [
         [metrics.name_of(name), metrics.stated(name, values)] for name, values in metrics.ordered(run.metrics).items()
     ]
-    return pages.aligned(rows)
+    return Table([], rows).text()
 
 
 def _one(run: Run, options: argparse.Namespace) -> str:
@@ -151,13 +152,8 @@ def _main_picture(run: Run, metric: str | None) -> str:
     metric = metrics.metric_of([run], metric)
     if metric not in run.curves:
         raise RecordError(f"{run.folder} has no curve of {metric!r} to draw: it was not evaluated while it went on.")
-    return _curve_chart(
-        run,
-        [metric],
-        pages.capital(metrics.name_of(metric)),
-        metrics.axis_of(metric, [run]),
-        metrics.spread_note(run.replicas),
-    )
+    axis = metrics.axis_of(metric, [run.curves[metric].values])
+    return _curve_chart(run, [metric], pages.capital(metrics.name_of(metric)), axis)
 
 
 def _ending(run: Run) -> str:
@@ -191,15 +187,11 @@ def _figures(run: Run) -> str:
     figures = [("steps", pages.whole(run.steps)), ("measurements", pages.whole(run.measurements))]
     if run.seconds is not None:
         figures.append(("time", _speed(run)))
-    metrics = run.metrics
+    finals = run.metrics
     for name in ("test_accuracy", "test_cost", "train_cost"):
-        if name in metrics:
-            figures.append(
-                (
-                    metrics.name_of(name) + (", median [range]" if metrics[name].size > 1 else ""),
-                    metrics.stated(name, metrics[name]),
-                )
-            )
+        if name in finals:
+            spread = ", median [range]" if finals[name].size > 1 else ""
+            figures.append((metrics.name_of(name) + spread, metrics.stated(name, finals[name], brief=True)))
     if run.replicas > 1:
         figures.append(("replicas", pages.whole(run.replicas)))
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures)
@@ -212,15 +204,17 @@ def _speed(run: Run) -> str:
     return f"{took}, {pages.whole(round(run.steps / seconds))} steps/s" if seconds > 0 else took
 
 
-def _curve_chart(run: Run, names: Sequence[str], title: str, y: Axis, note: str, marks: Sequence[Mark] = ()) -> str:
+def _curve_chart(run: Run, names: Sequence[str], title: str, y: Axis, marks: Sequence[Mark] = ()) -> str:
+    """Curves over steps; only the last, which counts most, has a band."""
     colors = {"cost": "#8A8A8A", "train_cost": "#E69F00", "train_accuracy": "#E69F00"}
     series = [
-        metrics.line(
-            curve := run.curves[name], curve.steps, name, metrics.name_of(name), colors.get(name, svg.COLORS[0])
-        )
+        metrics.line(curve.steps, curve.values, name, metrics.name_of(name), colors.get(name, svg.COLORS[0]))
         for name in names
+        for curve in (run.curves[name],)
     ]
-    return svg.line_chart(series, title, Axis("steps"), y, note, marks)
+    series = [*(replace(item, low=None, high=None) for item in series[:-1]), series[-1]]
+    note = metrics.spread_note(run.replicas, names[-1] if len(names) > 1 else None)
+    return svg.line_chart(series, title, Axis("steps"), y, note, marks=marks)
 
 
 def _parameters(run: Run) -> str | None:
@@ -250,15 +244,14 @@ def _metrics_table(run: Run) -> str:
         for name, values in metrics.ordered(run.metrics).items()
         for s in (Summary.of(values),)
     ]
-    return pages.table(
-        rows, ["metric", "median", "lower quartile", "upper quartile", "lowest", "highest", "finite replicas"]
-    )
+    header = ["metric", "median", "lower quartile", "upper quartile", "lowest", "highest", "finite replicas"]
+    return Table(header, rows).html()
 
 
 def _layers(run: Run) -> str:
     layers = [layer for layer in run.device.get("layers") or [] if isinstance(layer, dict)]
     names = list(dict.fromkeys(name for layer in layers for name in layer))
-    return pages.table([[pages.plain(layer.get(name)) for name in names] for layer in layers], names)
+    return Table(names, [[pages.plain(layer.get(name)) for name in names] for layer in layers]).html()
 
 
 def _events(run: Run) -> str:
@@ -277,7 +270,7 @@ def _events(run: Run) -> str:
     ]
     more = f" The last {_MOST_EVENTS} are shown." if len(run.events) > _MOST_EVENTS else ""
     counted = ", ".join(f"{name} {count}" for name, count in kinds.items())
-    return f"<p>{escape(counted)}.{more}</p>" + pages.table(rows, ["time", "event", "details"])
+    return f"<p>{escape(counted)}.{more}</p>" + Table(["time", "event", "details"], rows).html()
 
 
 def _command(run: Run) -> str:

@@ -254,14 +254,14 @@ def quantiles(values: Floats, shares: Sequence[float]) -> Floats:
     result = np.full((len(shares), *count.shape), np.nan)
     if not ordered.shape[-1]:
         return result
-    for share, out in zip(shares, result, strict=True):
+    for index, share in enumerate(shares):
         place = share * np.maximum(count - 1, 0)
         below, above = (
             np.take_along_axis(ordered, f(place).astype(int)[..., None], axis=-1)[..., 0] for f in (np.floor, np.ceil)
         )
         with np.errstate(invalid="ignore"):
             between = below + (place % 1) * (above - below)
-        out[...] = np.where(count == 0, np.nan, np.where(below == above, below, between))
+        result[index] = np.where(count == 0, np.nan, np.where(below == above, below, between))
     return result
 
 

@@ -107,6 +107,7 @@ def line_chart(
     x: Axis,
     y: Axis,
     note: str = "",
+    legend: str = "",
     marks: Sequence[Mark] = (),
     height: float = 340,
 ) -> str:
@@ -118,15 +119,17 @@ def line_chart(
         x: the horizontal axis.
         y: the vertical axis.
         note: a line beneath the title, for what the lines and bands are.
+        legend: what the names of the series have in common; a single series needs no legend.
         marks: heights to compare with.
         height: of the whole chart [px].
     """
     series = [_clean(item) for item in series]
     colors = [item.color or COLORS[i % len(COLORS)] for i, item in enumerate(series)]
     dashes = ["" if item.color else DASHES[i // len(COLORS) % len(DASHES)] for i, item in enumerate(series)]
-    legend = [_Entry(item.name, *style) for item, *style in zip(series, colors, dashes, strict=True) if item.name]
+    entries = [_Entry(item.name, *style) for item, *style in zip(series, colors, dashes, strict=True) if item.name]
     heights = [part for item in series for part in (item.y, item.low, item.high) if part is not None]
-    frame = _Frame(title, note, legend, x, y, _all(item.x for item in series), _all(heights), height)
+    across, up = _all(item.x for item in series), _all(heights)
+    frame = _Frame(title, note, _Legend(legend, entries if len(series) > 1 else []), x, y, across, up, height)
     frame.marks(marks)
     for item, color in zip(series, colors, strict=True):
         frame.band(item, color)
@@ -157,7 +160,9 @@ def value_chart(
     """
     places = _finite([group.x for group in groups])
     heights = _all([*(group.values for group in groups), [v for g in groups for v in (g.middle, g.low, g.high)]])
-    frame = _Frame(title, note, [], x, y, places, heights, height, pad=0.06, head=any(group.note for group in groups))
+    frame = _Frame(
+        title, note, _Legend(), x, y, places, heights, height, pad=0.06, head=any(group.note for group in groups)
+    )
     frame.marks(marks)
     frame.groups(groups)
     return frame.document()
@@ -184,7 +189,7 @@ def histogram(
     else:
         counts, edges = np.zeros(0, int), np.zeros(0)
     tall = np.append(counts, 0).astype(float) if values.size else np.zeros(0)
-    frame = _Frame(title, note, [], x, Axis("count", floor=0), edges, tall, height)
+    frame = _Frame(title, note, _Legend(), x, Axis("count", floor=0), edges, tall, height)
     frame.bars(counts, edges)
     frame.marks(marks, across=False)
     return frame.document()
@@ -282,8 +287,8 @@ class _Scale:
     end: float
 
     @classmethod
-    def around(cls, axis: Axis, data: Array, pad: float, start: float, end: float) -> _Scale:
-        """Fit the data, with some room."""
+    def around(cls, axis: Axis, data: Array, pad: float, start: float, end: float, zero: bool = True) -> _Scale:
+        """Fit the data, with some room; and include zero where that costs little, if so wished."""
         if axis.names:
             return cls(axis, -0.5, len(axis.names) - 0.5, start, end)
         shown = _logarithm(data) if axis.log else data
@@ -295,7 +300,7 @@ class _Scale:
         room = pad * (high - low)
         if axis.log:
             return cls(axis, low - room, high + room, start, end)
-        bottom = 0.0 if pad and 0 <= low < 0.3 * high else low - room  # include zero where it costs little
+        bottom = 0.0 if zero and 0 <= low < 0.3 * high else low - room
         return cls(axis, min(least, max(bottom, axis.floor)), max(most, min(high + room, axis.ceiling)), start, end)
 
     def __call__(self, values: object) -> Array:
@@ -416,13 +421,21 @@ class _Entry:
     dash: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Legend:
+    """What the series are called, after what their names have in common."""
+
+    title: str = ""
+    entries: Sequence[_Entry] = ()
+
+
 class _Frame:
     """Title, legend, axes and grid; whoever makes it adds the data.
 
     Args:
         title: stands on top.
         note: stands beneath it.
-        legend: entries, from left to right.
+        legend: stands beneath that.
         x: the horizontal axis.
         y: the vertical axis.
         across: all horizontal values.
@@ -436,7 +449,7 @@ class _Frame:
         self,
         title: str,
         note: str,
-        legend: Sequence[_Entry],
+        legend: _Legend,
         x: Axis,
         y: Axis,
         across: Array,
@@ -449,11 +462,11 @@ class _Frame:
         self._title, self._height = title, height
         top = self._heading(title, note) + (18 if head else 0)
         measured = _Scale.around(y, up, 0.05, height, top)  # tells how wide its labels are
-        self._left = max(40.0, max((tick.width for tick in measured.ticks(42)), default=0.0) + 36)
+        self._left = max(40.0, max((tick.width for tick in measured.ticks(34)), default=0.0) + 36)
         self._right, self._bottom = WIDTH - 18, height - 48
         self._top = self._legend(legend, top)
         self._head = self._top - 6
-        self._x = _Scale.around(x, across, pad, self._left, self._right)
+        self._x = _Scale.around(x, across, pad, self._left, self._right, zero=not pad)
         self._y = _Scale.around(y, up, 0.05, self._bottom, self._top)
         self._axes(x, y)
         if not (np.isfinite(across).any() and np.isfinite(self._y(up)).any()):
@@ -477,7 +490,7 @@ class _Frame:
             place = scale.at(mark.value)
             if across:
                 self._stroke(f"M{self._left:.1f} {place:.1f}H{self._right:.1f}", _GREY, 1, "5 4")
-                self._text(self._right, place - 4, mark.label, _SMALL, "end", _GREY)
+                self._text(self._left + 6, place - 4, mark.label, _SMALL, "start", _GREY)
             else:
                 self._stroke(f"M{place:.1f} {self._bottom:.1f}V{self._top:.1f}", _GREY, 1, "5 4")
                 side = "start" if place < (self._left + self._right) / 2 else "end"
@@ -530,9 +543,8 @@ class _Frame:
         for place, group in zip(places.tolist(), groups, strict=True):
             low, high = self._y.at(group.low), self._y.at(group.high)
             if math.isfinite(place) and math.isfinite(low):
-                high = high if math.isfinite(high) else self._top
-                caps = f"M{place - 4:.1f} {low:.1f}h8M{place - 4:.1f} {high:.1f}h8"
-                self._stroke(f"M{place:.1f} {low:.1f}V{high:.1f}{caps}", _INK, 1.4)
+                top = f"V{high:.1f}M{place - 4:.1f} {high:.1f}h8" if math.isfinite(high) else f"V{self._top:.1f}"
+                self._stroke(f"M{place - 4:.1f} {low:.1f}h8M{place:.1f} {low:.1f}{top}", _INK, 1.4)
         self._dots((point for piece in joined for point in piece.tolist()), COLORS[0], 4.2, 1, edge="#FFFFFF")
 
     def _heading(self, title: str, note: str) -> float:
@@ -542,13 +554,16 @@ class _Frame:
             self._text(14, 42, shorten(note, _SMALL, WIDTH - 28), _SMALL, "start", _GREY)
         return 58.0 if note else 42.0
 
-    def _legend(self, entries: Sequence[_Entry], top: float) -> float:
+    def _legend(self, legend: _Legend, top: float) -> float:
         """Rows of entries; returns the height at which they end."""
-        if not entries:
+        if not legend.entries:
             return top
-        left_out = len(entries) - _LEGEND if len(entries) > _LEGEND else 0
+        left_out = len(legend.entries) - _LEGEND
         x, y = self._left, top + 2
-        for entry in entries[:_LEGEND]:
+        if legend.title:
+            self._text(x, y, title := shorten(legend.title, _TEXT, 300), _TEXT, "start", _GREY)
+            x += text_width(title, _TEXT) + 14
+        for entry in legend.entries[:_LEGEND]:
             name = shorten(entry.name, _TEXT, 240)
             width = 24 + text_width(name, _TEXT) + 18
             if x > self._left and x + width > self._right + 18:
@@ -556,14 +571,14 @@ class _Frame:
             self._stroke(f"M{x:.1f} {y - 4:.1f}h18", entry.color, 2.6, entry.dash)
             self._text(x + 24, y, name, _TEXT)
             x += width
-        if left_out:
+        if left_out > 0:
             x, y = (x, y) if x + 90 < self._right else (self._left, y + 18)
             self._text(x, y, f"and {left_out} more", _TEXT, "start", _GREY)
         return y + 14
 
     def _axes(self, x: Axis, y: Axis) -> None:
         """Grid, axis lines, ticks and labels."""
-        for tick in self._y.ticks(42):
+        for tick in self._y.ticks(34):
             place = self._y.at(tick.value)
             self._stroke(f"M{self._left:.1f} {place:.1f}H{self._right:.1f}", _LIGHT, 1)
             self._tick_text(tick, self._left - 7, place + 4, "end")

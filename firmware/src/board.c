@@ -56,7 +56,7 @@ static uint8_t hello(hwt_board_t *board, request_t *request) {
     reply[30] = HWT_LAYERS_MAX;
     reply[31] = config->window;
     hwt_put32(reply + 32, board->watchdog);
-    while (config->name[length] && length < 31)
+    while (length < 31 && config->name[length])
         length++;
     reply[36] = length;
     for (uint8_t i = 0; i < length; i++)

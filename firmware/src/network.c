@@ -259,13 +259,15 @@ float hwt_weight(const hwt_modulations_t *modulations, uint16_t k) {
 
 void hwt_update(float *theta, uint32_t size, const hwt_code_t *code, uint32_t tick, const hwt_modulations_t *modulations) {
     hwt_pattern_t pattern;
+    if (modulations->count == 0)
+        return;
     if (modulations->count == 1) {
         hwt_pattern_at(&pattern, code, tick, size);
         step_down(theta, 0, size, &pattern, hwt_weight(modulations, 0));
         return;
     }
     for (uint32_t first = 0; first < size; first += HWT_UPDATE_BLOCK) {
-        float sums[HWT_UPDATE_BLOCK];
+        float sums[HWT_UPDATE_BLOCK] = {0};
         uint32_t rest = size - first;
         uint8_t block = rest < HWT_UPDATE_BLOCK ? (uint8_t)rest : HWT_UPDATE_BLOCK;
         for (uint16_t k = 0; k < modulations->count; k++) {

@@ -24,6 +24,7 @@ BOARDS = ("host", "stm32f405", "mps2_an385", "sifive_e", "atmega328p", "atmega25
 _TOOLS = {
     "host": (("cc", "gcc"),),
     "stm32f405": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
+    "bench": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"),),
     "mps2_an385": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
     "sifive_e": (
         ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf"),

@@ -39,7 +39,7 @@ static void write(void *context, uint8_t byte) {
     UART_TXDATA = byte;
 }
 
-/* Milliseconds modulo 2^32 need the whole 64-bit timer; its quotient is taken in two steps of 32 bits. */
+/* From the whole 64-bit timer: the quotient of its lower half alone would jump where that wraps. */
 static uint32_t millis(void *context) {
     const uint32_t per_ms = TICK_HZ / 1000u;
     uint32_t high, low;

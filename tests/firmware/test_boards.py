@@ -1,0 +1,318 @@
+"""Real firmware, on the host and in emulators: the same bits everywhere, and every request carried out once."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from hwtrain.devices import frames, messages
+from hwtrain.devices.messages import Activation, Baseline, Code, Cost, DenseLayer, Network, Observe, Pattern, Probe, Status, Train
+from hwtrain.errors import FirmwareError
+from tests.firmware import boards, reference
+
+BOOT = 0x12345678
+XOR = Network(2, (DenseLayer(2), DenseLayer(1)), low=-9, high=9)
+LETTERS = Network(49, (DenseLayer(4), DenseLayer(4)), low=-9, high=9)
+
+
+@pytest.fixture(scope="module", params=boards.BOARDS)
+def link(request, out):
+    """A running board with a boot id."""
+    with boards.running(request.param, out) as url:
+        link = boards.Link(url)
+        link.board = request.param
+        link.adopt(BOOT)
+        yield link
+        link.close()
+
+
+@pytest.fixture(scope="module")
+def twin(out):
+    """The host twin alone, for what does not depend on the processor."""
+    with boards.running("host", out) as url:
+        link = boards.Link(url)
+        link.adopt(BOOT)
+        yield link
+        link.close()
+
+
+def load(link, network, seed=3, slots=4):
+    """Program random parameters and samples; the same in numpy."""
+    identity = link.hello()
+    rng = np.random.default_rng(seed)
+    length = network.inputs + network.layers[-1].outputs
+    theta = rng.uniform(-1, 1, network.size).astype(np.float32)
+    samples = rng.uniform(0, 1, (min(slots, identity.sample_values // length), length)).astype(np.float32)
+    if network.cost == Cost.CROSS_ENTROPY:
+        samples[:, network.inputs :] = 0
+        samples[:, network.inputs] = 1
+    link.do(network)
+    most = (identity.receive - 20) // 4
+    for at in range(0, theta.size, most):
+        link.do(messages.Write(at, theta[at : at + most]))
+    for slot, sample in enumerate(samples):
+        for at in range(0, length, most):
+            link.do(messages.Store(slot, sample[at : at + most], at))
+    return reference.Board(network, theta, samples), identity
+
+
+def most_ticks(identity):
+    return min((identity.reply - 15) // 8, (identity.receive - 48) // 2)
+
+
+def digest(link):
+    return messages.Digest.unpack(link.do(messages.Digest()))
+
+
+def digest_of(theta):
+    return theta.size, zlib.crc32(theta.astype("<f4").tobytes())
+
+
+def same_bits(a, b):
+    return np.array_equal(np.asarray(a, np.float32).view(np.uint32), np.asarray(b, np.float32).view(np.uint32))
+
+
+class TestSameBits:
+    """Every board equals numpy float32, so every board equals every other."""
+
+    @pytest.mark.parametrize("network", [XOR, LETTERS], ids=["2-2-1", "49-4-4"])
+    def test_a_thousand_steps(self, link, network):
+        mirror, identity = load(link, network)
+        code, tick = Code(7, 0.01), 0
+        while tick < 1000:
+            ticks = min(most_ticks(identity), 1000 - tick)
+            slots = [(tick + t) % len(mirror.samples) for t in range(ticks)]
+            block = Train(code, tick, ticks, slots, rate=2.0, low=-8, high=8)
+            assert same_bits(np.stack(Train.unpack(link.do(block)), axis=1), mirror.train(block)), f"from tick {tick}"
+            tick += ticks
+        assert digest(link) == digest_of(mirror.theta)
+
+    @pytest.mark.parametrize("activation", Activation, ids=lambda a: a.name.lower())
+    @pytest.mark.parametrize("cost", Cost, ids=lambda c: c.name.lower())
+    def test_measure(self, link, activation, cost):
+        layers = (DenseLayer(4, activation, messages.Bias.SUBTRACT), DenseLayer(3, Activation.LINEAR))
+        mirror, identity = load(link, Network(3, layers, cost, -9, 9))
+        batch = 2 if identity.reply >= 128 else 1
+        code = Code(5, 0.125, Pattern.WALSH)
+        for observe in (Observe.COST, Observe.COST | Observe.OUTPUT, Observe.ACTIVITY):
+            probe = Probe(1, batch, True, 1, code, 9, observe)
+            costs, seen = probe.unpack(link.do(probe), outputs=3, nodes=7)
+            moves = reference.signs(code, 9, mirror.theta.size)
+            if costs is not None:
+                assert same_bits(costs, [mirror.measure(1, batch), mirror.measure(1, batch, moves, 0.125)])
+            if seen is not None:
+                for k, pattern in enumerate((None, moves)):
+                    for b in range(batch):
+                        activity = mirror.forward(mirror.samples[1 + b, :3], pattern, np.float32(0.125))
+                        expected = np.concatenate(activity) if observe & Observe.ACTIVITY else activity[-1]
+                        assert same_bits(seen[k, b], expected)
+
+    @pytest.mark.parametrize(
+        ("code", "extra"),
+        [
+            (Code(3, 0.05), {"tau_theta": 4, "tau_x": 2}),
+            (Code(3, 0.05, hold=2), {"tau_theta": 4, "baseline": Baseline.FRESH}),
+            (Code(3, 0.05, antithetic=True), {"tau_theta": 2, "tau_x": 2, "baseline": Baseline.NONE}),
+            (Code(3, 0.05, Pattern.WALSH_TWO_SIDED), {"tau_theta": 8, "tau_x": 8, "baseline": Baseline.NONE}),
+            (Code(3, 0.05), {"batch": 2}),
+            (Code(3, 0.05), {"low": -0.5, "high": 0.25}),
+        ],
+        ids=["windows", "fresh", "antithetic", "walsh", "batch", "clipped"],
+    )
+    def test_settings_of_the_algorithm(self, link, code, extra):
+        mirror, _ = load(link, XOR)
+        for first in (0, 8, 16):
+            count = -(-8 // extra.get("tau_x", 1))
+            block = Train(code, first, 8, [k % 3 for k in range(count)], **{"rate": 3.0, "low": -8, "high": 8} | extra)
+            assert same_bits(np.stack(Train.unpack(link.do(block)), axis=1), mirror.train(block))
+        assert digest(link) == digest_of(mirror.theta)
+
+    @pytest.mark.parametrize("tau_theta", [1, 4])
+    def test_training_equals_measuring_and_updating(self, link, tau_theta):
+        """On the board or chip in the loop: one trajectory."""
+        code, rate = Code(11, 0.02), 2.5
+        load(link, XOR)
+        link.do(Train(code, 0, 8, [0] * 8, rate, -8, 8, tau_theta=tau_theta))
+        trained = digest(link)
+        load(link, XOR)
+        for first in range(0, 8, tau_theta):
+            probe = Probe(0, 1, True, tau_theta, code, first)
+            costs, _ = probe.unpack(link.do(probe), 1, 3)
+            link.do(messages.Update(code, first, rate, costs[1:] - costs[0], -8, 8))
+        assert digest(link) == trained
+
+    def test_parameters_come_back(self, link):
+        mirror, _ = load(link, XOR)
+        assert same_bits(np.frombuffer(link.do(messages.Read(0, 9)), "<f4"), mirror.theta)
+        assert same_bits(np.frombuffer(link.do(messages.Read(4, 3)), "<f4"), mirror.theta[4:7])
+
+    def test_stack_is_never_used_up(self, link):
+        """Runs last in this class: everything above has been deepest by now."""
+        free = messages.Counters.unpack(link.do(messages.GetCounters())).stack_free
+        if free is None:
+            pytest.skip("the host cannot tell")
+        assert free >= 48
+
+
+class TestExactlyOnce:
+    def test_identity(self, link):
+        identity = link.hello()
+        assert identity.name == link.board
+        assert (identity.protocol, identity.boot, identity.expected) == (messages.VERSION, BOOT, link.sequence)
+        link.do(XOR)
+        assert link.hello().network == XOR
+
+    def test_a_repeated_request_is_answered_again_but_not_executed_again(self, link):
+        load(link, XOR)
+        frame = link.frame(Train(Code(1, 0.1), 0, 4, [0, 1, 0, 1], 5.0, -8, 8))
+        replies = [link.exchange(frame) for _ in range(3)]
+        assert replies[0] == replies[1] == replies[2]
+        once = digest(link)
+        load(link, XOR)
+        link.do(Train(Code(1, 0.1), 0, 4, [0, 1, 0, 1], 5.0, -8, 8))
+        assert digest(link) == once
+
+    def test_older_and_later_requests_are_refused(self, link):
+        window = link.hello().window
+        for _ in range(window + 1):
+            link.do(messages.Rest())
+        for sequence in (link.sequence - window - 1, link.sequence + 1):
+            frame = messages.to_frame(messages.Rest(), sequence, BOOT)
+            with pytest.raises(FirmwareError, match=f"expects request number {link.sequence}") as refused:
+                messages.payload_of(link.exchange(frame), frame)
+            assert refused.value.code == Status.BAD_SEQUENCE
+
+    def test_another_boot_id_is_refused(self, link):
+        frame = messages.to_frame(messages.Rest(), link.sequence, BOOT + 1)
+        with pytest.raises(FirmwareError) as refused:
+            messages.payload_of(link.exchange(frame), frame)
+        assert refused.value.code == Status.BAD_BOOT
+
+    def test_a_late_copy_of_adopt_changes_nothing(self, link):
+        link.do(messages.Rest())
+        before = link.hello()
+        for previous, boot in ((0, BOOT), (0, BOOT + 1)):
+            frame = messages.to_frame(messages.Adopt(previous, boot))
+            link.exchange(frame)
+        assert link.hello() == before
+
+    def test_another_version_is_named(self, link):
+        frame = frames.Frame(9, messages.Kind.HELLO, 0, 0)
+        with pytest.raises(FirmwareError, match="protocol version 1"):
+            messages.payload_of(link.exchange(frame), frame)
+
+    def test_noise_is_counted_and_harmless(self, link):
+        before = messages.Counters.unpack(link.do(messages.GetCounters()))
+        wire = bytearray(frames.encode(link.frame(messages.Rest())))
+        link.sequence -= 1
+        wire[3] ^= 4
+        link.port.write(bytes(wire) + b"\x05\x07\0")
+        after = messages.Counters.unpack(link.do(messages.GetCounters()))
+        assert after.damaged == before.damaged + 2
+        assert after.executed == before.executed + 1
+        assert after.overruns == before.overruns
+
+    def test_a_restart_forgets_everything_and_says_so(self, link):
+        if not link.hello().can & messages.Capability.RESET:
+            pytest.skip("this port cannot restart itself")
+        link.do(XOR)
+        frame = link.frame(messages.Reset())
+        link.exchange(frame)
+        identity = link.hello()
+        assert (identity.boot, identity.expected, identity.network) == (0, 0, None)
+        for request, sequence in ((messages.Rest(), link.sequence), (messages.Rest(), 0), (messages.Reset(), frame.sequence)):
+            late = messages.to_frame(request, sequence, BOOT)
+            with pytest.raises(FirmwareError) as refused:
+                messages.payload_of(link.exchange(late), late)
+            assert refused.value.code == Status.BAD_BOOT
+        link.adopt(BOOT)
+
+
+class TestTwin:
+    def test_a_window_of_requests(self, twin):
+        """As many requests at once as the board announces; a lost one is asked again, and the rest with it."""
+        load(twin, XOR)
+        window = twin.hello().window
+        requests = [twin.frame(Train(Code(1, 0.1), 4 * k, 4, [0, 1, 0, 1], 5.0, -8, 8)) for k in range(window)]
+        twin.port.write(b"".join(frames.encode(frame) for frame in requests if frame is not requests[1]))
+        replies = [twin.exchange(frame) for frame in requests]
+        assert all(reply.payload[0] == Status.OK for reply in replies[:1])
+        for frame in requests[1:]:
+            reply = twin.exchange(frame)
+            assert reply.payload[0] == Status.OK
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (messages.Write(0, np.array([10.0], np.float32)), Status.BAD_RANGE),
+            (messages.Write(0, np.array([np.nan], np.float32)), Status.BAD_RANGE),
+            (messages.Write(8, np.zeros(2, np.float32)), Status.NO_ROOM),
+            (messages.Write(0xFFFFFFFF, np.zeros(2, np.float32)), Status.NO_ROOM),
+            (messages.Read(5, 5), Status.NO_ROOM),
+            (messages.Store(0, np.array([np.inf], np.float32)), Status.BAD_VALUE),
+            (messages.Store(0, np.zeros(4, np.float32)), Status.NO_ROOM),
+            (Probe(0, 0), Status.NO_ROOM),
+            (Probe(0, 1, plain=False), Status.BAD_VALUE),
+            (Probe(0, 1, count=65535, code=Code(0, 0.1)), Status.NO_ROOM),
+            (Train(Code(0, 0.1), 1, 4, [0] * 4, 1.0, tau_theta=4), Status.BAD_VALUE),
+            (Train(Code(0, 0.1), 0, 4, [0] * 3, 1.0, -8, 8), Status.BAD_LENGTH),
+            (Train(Code(0, 0.1), 0, 4, [0] * 4, 1.0, -10, 8), Status.BAD_VALUE),
+            (Train(Code(0, 0.1, hold=0), 0, 4, [0] * 4, 1.0, -8, 8), Status.BAD_VALUE),
+            (Network(2, (DenseLayer(60000), DenseLayer(60000))), Status.NO_ROOM),
+            (Network(0, (DenseLayer(1),)), Status.BAD_VALUE),
+            (Network(2, (DenseLayer(1),) * 5), Status.NO_ROOM),
+            (Network(2, (DenseLayer(1),), low=1, high=1), Status.BAD_VALUE),
+        ],
+        ids=str,
+    )
+    def test_refusals_change_nothing(self, twin, request_, status):
+        load(twin, XOR)
+        before = digest(twin)
+        with pytest.raises(FirmwareError) as refused:
+            twin.do(request_)
+        assert refused.value.code == status
+        assert digest(twin) == before
+
+    def test_uint8_samples(self, twin):
+        twin.do(XOR)
+        twin.do(messages.Store(0, np.array([0, 255, 7], np.uint8)))
+        twin.do(messages.Store(1, np.array([0, 1, np.float32(7) / np.float32(255)], np.float32)))
+        costs = [Probe(slot).unpack(twin.do(Probe(slot)), 1, 3)[0] for slot in (0, 1)]
+        assert same_bits(*costs)
+
+    def test_a_measurement_that_is_not_finite_moves_nothing(self, twin):
+        network = Network(1, (DenseLayer(1, Activation.LINEAR),), low=-3e38, high=3e38)
+        twin.do(network)
+        twin.do(messages.Write(0, np.array([3e38, 1.0], np.float32)))
+        twin.do(messages.Store(0, np.array([1e10, 0], np.float32)))
+        before = digest(twin)
+        _, modulation = Train.unpack(twin.do(Train(Code(0, 0.1), 0, 2, [0, 0], 1.0, -3e38, 3e38)))
+        assert not np.isfinite(modulation).any()
+        assert digest(twin) == before
+
+    def test_a_silent_host_makes_the_board_rest(self, twin):
+        before = messages.Counters.unpack(twin.do(messages.GetCounters())).rests
+        twin.do(messages.Watchdog(5))
+        twin.port.read(1)  # nothing comes: half a second of silence
+        after = messages.Counters.unpack(twin.do(messages.GetCounters())).rests
+        twin.do(messages.Watchdog(0))
+        assert after > before
+
+    def test_a_pulled_cable_loses_nothing(self, twin):
+        mirror, _ = load(twin, XOR)
+        block = Train(Code(1, 0.1), 0, 4, [0, 1, 0, 1], 5.0, -8, 8)
+        frame = twin.frame(block)
+        twin.send(frame)
+        twin.close()
+        twin.open()
+        assert same_bits(np.stack(Train.unpack(messages.payload_of(twin.exchange(frame), frame)), 1), mirror.train(block))
+        assert digest(twin) == digest_of(mirror.theta)
+
+    def test_over_a_pseudo_terminal(self, out):
+        with boards.running("host", out, "--pty", "--name", "bench 3") as url:
+            link = boards.Link(url)
+            link.adopt(BOOT)
+            assert link.hello().name == "bench 3"
+            mirror, _ = load(link, LETTERS)
+            assert digest(link) == digest_of(mirror.theta)
+            link.close()

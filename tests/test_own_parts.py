@@ -1,0 +1,98 @@
+"""Devices and tasks of a user's own package, from outside ours, and the examples of the README."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from hwtrain import config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if line.startswith("python -m hwtrain ") and "resume=" not in line
+]
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "--config-dir" not in line])
+def test_every_command_of_the_readme_composes_and_builds(line):
+    words = [word for word in shlex.split(line)[3:] if word != "-m"]
+    words = [re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in words if not word.startswith("hydra.sweep")]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config.conf_dir())):
+        whole = compose("config", overrides=[*words, "hydra.runtime.output_dir=here"], return_hydra_config=True)
+        HydraConfig.instance().set_config(whole)
+        OmegaConf.set_struct(whole, False)
+        del whole["hydra"]
+        settings = config.resolve(whole)
+    for part in ("algo", "device", "budget"):
+        config.build(settings[part])
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n\n")[0][:40])
+def test_every_python_example_of_the_readme_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def run(folder, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "hwtrain", *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_readme_device_trains_from_a_folder_of_its_own(tmp_path):
+    (bench,) = (code for code in blocks("python") if "class Bench" in code)
+    (tmp_path / "bench.py").write_text(bench)
+    (tmp_path / "mylab" / "device").mkdir(parents=True)
+    (tmp_path / "mylab" / "device" / "bench.yaml").write_text(blocks("yaml")[0])
+    (line,) = (line for line in COMMANDS if "--config-dir" in line)
+    answer = run(tmp_path, *shlex.split(line)[3:], "budget.steps=500")
+    assert answer.returncode == 0, answer.stderr
+    assert "completed: test cost" in answer.stdout or "completed" in answer.stdout
+    typo = run(tmp_path, "--config-dir", "mylab", "device=bench", "task=xor", "device.chanels=3")
+    assert typo.returncode == 2
+    assert "device.channels" in typo.stderr
+
+
+def test_a_function_of_a_users_module_trains(tmp_path):
+    (tmp_path / "mychip.py").write_text(
+        "import numpy as np\n"
+        "def forward(theta, x):\n"
+        "    return 1 / (1 + np.exp(-np.tanh(x @ theta[:4].reshape(2, 2) + theta[4:6]) @ theta[6:8, None] - theta[8]))\n"
+    )
+    words = "task=xor device=function device.function=mychip:forward device.size=9 device.inputs=2 device.outputs=1"
+    answer = run(tmp_path, *words.split(), "budget.steps=3000", "algo.eta=0.5")
+    assert answer.returncode == 0, answer.stderr
+    assert "test accuracy" in answer.stdout
+
+
+def test_a_task_of_a_users_own_package_trains(tmp_path):
+    (tmp_path / "mytask.py").write_text(
+        "import numpy as np\n"
+        "from hwtrain.tasks.dataset import DataTask\n"
+        "def stripes(count, name='stripes'):\n"
+        "    x = np.random.default_rng(0).random((count, 2))\n"
+        "    y = (x[:, :1] > 0.5).astype(float)\n"
+        "    return DataTask(name, x, y, x, y, 1, {'source': 'made here'})\n"
+    )
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "stripes.yaml").write_text("_target_: mytask.stripes\ncount: 50\n")
+    answer = run(tmp_path, "--config-dir", "mine", "task=stripes", "budget.steps=3000", "algo=backprop")
+    assert answer.returncode == 0, answer.stderr
+    assert "test accuracy" in answer.stdout
