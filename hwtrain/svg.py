@@ -28,7 +28,8 @@ _INK, _GREY, _LIGHT = "#222222", "#666666", "#E4E4E4"
 _TIMES = "\u00d7"
 _HUGE, _TINY = 1e150, 1e-150  # beyond these numbers count as not finite, or as zero: differences and steps must exist
 _MAX_DOTS = 300  # of one group
-_LEGEND = 12  # most entries
+_LEGEND, _ROW = 12, 18.0  # most entries of a legend, and the height of a row of them [px]
+_SLANT = 30  # of names along an axis that do not fit side by side [degrees]
 _LEFT_OUT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 has no such character
 
 
@@ -144,6 +145,7 @@ def value_chart(
     x: Axis,
     y: Axis,
     note: str = "",
+    joined: bool = True,
     marks: Sequence[Mark] = (),
     height: float = 340,
 ) -> str:
@@ -155,6 +157,7 @@ def value_chart(
         x: the setting.
         y: the value.
         note: a line beneath the title, for what points and bars are.
+        joined: join the points by a line; not where the settings have no order.
         marks: heights to compare with.
         height: of the whole chart [px].
     """
@@ -164,7 +167,7 @@ def value_chart(
         title, note, _Legend(), x, y, places, heights, height, pad=0.06, head=any(group.note for group in groups)
     )
     frame.marks(marks)
-    frame.groups(groups)
+    frame.groups(groups, joined)
     return frame.document()
 
 
@@ -459,14 +462,15 @@ class _Frame:
         head: bool = False,
     ) -> None:
         self._parts: list[str] = []
-        self._title, self._height = title, height
-        top = self._heading(title, note) + (18 if head else 0)
+        self._title = title
+        top = self._heading(title, note)
         measured = _Scale.around(y, up, 0.05, height, top)  # tells how wide its labels are
         self._left = max(40.0, max((tick.width for tick in measured.ticks(34)), default=0.0) + 36)
-        self._right, self._bottom = WIDTH - 18, height - 48
-        self._top = self._legend(legend, top)
-        self._head = self._top - 6
+        self._right = WIDTH - 18
         self._x = _Scale.around(x, across, pad, self._left, self._right, zero=not pad)
+        self._top = self._legend(legend, top) + (_ROW if head else 0)
+        self._bottom = height - 48 + max(0.0, self._top - top - 2 * _ROW)  # many names do not squeeze the data
+        self._height = self._bottom + 48 + self._below()
         self._y = _Scale.around(y, up, 0.05, self._bottom, self._top)
         self._axes(x, y)
         if not (np.isfinite(across).any() and np.isfinite(self._y(up)).any()):
@@ -490,7 +494,8 @@ class _Frame:
             place = scale.at(mark.value)
             if across:
                 self._stroke(f"M{self._left:.1f} {place:.1f}H{self._right:.1f}", _GREY, 1, "5 4")
-                self._text(self._left + 6, place - 4, mark.label, _SMALL, "start", _GREY)
+                beside = place - 4 if place > self._top + 12 else place + 13
+                self._text(self._left + 6, beside, mark.label, _SMALL, "start", _GREY)
             else:
                 self._stroke(f"M{place:.1f} {self._bottom:.1f}V{self._top:.1f}", _GREY, 1, "5 4")
                 side = "start" if place < (self._left + self._right) / 2 else "end"
@@ -523,8 +528,8 @@ class _Frame:
             box = f'x="{left + 0.5:.1f}" y="{count:.1f}" width="{max(right - left - 1, 0.5):.1f}"'
             self._parts.append(f'<rect {box} height="{base - count:.1f}" fill="{COLORS[0]}" fill-opacity="0.8"/>')
 
-    def groups(self, groups: Sequence[Group]) -> None:
-        """Faint dots, then bars, then points joined by a thin line."""
+    def groups(self, groups: Sequence[Group], joined: bool) -> None:
+        """Faint dots, then bars, then points, joined by a thin line if so wished."""
         places = self._x([group.x for group in groups])
         gaps = np.diff(np.sort(places[np.isfinite(places)]))
         spread = float(np.clip(0.5 * gaps[gaps > 0].min(), 3, 26)) if (gaps > 0).any() else 26.0
@@ -537,19 +542,20 @@ class _Frame:
             dots = _points(place + spread * (aside if values.size > 1 else 0 * aside), values)
             self._dots(dots.tolist(), COLORS[0], 2.2, 0.3)
             if group.note and math.isfinite(place):
-                self._text(place, self._head, group.note, _SMALL, "middle", _GREY)
-        joined = [_points(places[piece], middles[piece]) for piece in _pieces(places, middles)]
-        self._stroke("".join(map(_polyline, joined)), COLORS[0], 1, opacity=0.5)
+                self._text(place, self._top - 6, group.note, _SMALL, "middle", _GREY)
+        pieces = [_points(places[piece], middles[piece]) for piece in _pieces(places, middles)]
+        if joined:
+            self._stroke("".join(map(_polyline, pieces)), COLORS[0], 1, opacity=0.5)
         for place, group in zip(places.tolist(), groups, strict=True):
             low, high = self._y.at(group.low), self._y.at(group.high)
             if math.isfinite(place) and math.isfinite(low):
                 top = f"V{high:.1f}M{place - 4:.1f} {high:.1f}h8" if math.isfinite(high) else f"V{self._top:.1f}"
                 self._stroke(f"M{place - 4:.1f} {low:.1f}h8M{place:.1f} {low:.1f}{top}", _INK, 1.4)
-        self._dots((point for piece in joined for point in piece.tolist()), COLORS[0], 4.2, 1, edge="#FFFFFF")
+        self._dots((point for piece in pieces for point in piece.tolist()), COLORS[0], 4.2, 1, edge="#FFFFFF")
 
     def _heading(self, title: str, note: str) -> float:
         """Title and note; returns the height at which they end."""
-        self._text(14, 24, shorten(title, _TITLE * 1.06, WIDTH - 28), _TITLE, "start", _INK, bold=True)
+        self._text(14, 24, shorten(title, _TITLE * 1.13, WIDTH - 28), _TITLE, "start", _INK, bold=True)
         if note:
             self._text(14, 42, shorten(note, _SMALL, WIDTH - 28), _SMALL, "start", _GREY)
         return 58.0 if note else 42.0
@@ -564,15 +570,15 @@ class _Frame:
             self._text(x, y, title := shorten(legend.title, _TEXT, 300), _TEXT, "start", _GREY)
             x += text_width(title, _TEXT) + 14
         for entry in legend.entries[:_LEGEND]:
-            name = shorten(entry.name, _TEXT, 240)
+            name = shorten(entry.name, _TEXT, (self._right - self._left) / 2 - 48)
             width = 24 + text_width(name, _TEXT) + 18
             if x > self._left and x + width > self._right + 18:
-                x, y = self._left, y + 18
+                x, y = self._left, y + _ROW
             self._stroke(f"M{x:.1f} {y - 4:.1f}h18", entry.color, 2.6, entry.dash)
             self._text(x + 24, y, name, _TEXT)
             x += width
         if left_out > 0:
-            x, y = (x, y) if x + 90 < self._right else (self._left, y + 18)
+            x, y = (x, y) if x + 90 < self._right else (self._left, y + _ROW)
             self._text(x, y, f"and {left_out} more", _TEXT, "start", _GREY)
         return y + 14
 
@@ -582,11 +588,10 @@ class _Frame:
             place = self._y.at(tick.value)
             self._stroke(f"M{self._left:.1f} {place:.1f}H{self._right:.1f}", _LIGHT, 1)
             self._tick_text(tick, self._left - 7, place + 4, "end")
-        for tick in self._fitting(self._x.ticks(64)):
-            place = self._x.at(tick.value)
-            self._stroke(f"M{place:.1f} {self._bottom:.1f}v5", _GREY, 1)
-            text = shorten(tick.text, _SMALL, self._room()) if x.names else tick.text
-            self._tick_text(_Tick(tick.value, text, tick.power), place, self._bottom + 18, "middle")
+        if x.names:
+            self._names(self._x.ticks(14))
+        else:
+            self._numbers(self._x.ticks(64))
         for value in self._x.minor():
             self._stroke(f"M{self._x.at(value):.1f} {self._bottom:.1f}v3", _GREY, 1)
         for value in self._y.minor():
@@ -594,26 +599,45 @@ class _Frame:
         self._stroke(f"M{self._left:.1f} {self._bottom:.1f}H{self._right:.1f}", _GREY, 1)
         middle, centre = (self._left + self._right) / 2, (self._top + self._bottom) / 2
         self._text(middle, self._height - 10, shorten(x.label, _TEXT, self._right - self._left), _TEXT, "middle")
-        label = shorten(y.label, _TEXT, self._height - 16)
-        half = text_width(label, _TEXT) / 2
-        centre = min(max(centre, half + 8), self._height - half - 8)
+        label = shorten(y.label, _TEXT, self._height - 60)
+        centre = min(centre, self._height - 8 - text_width(label, _TEXT) / 2)
         self._text(18, centre, label, _TEXT, "middle", turn=f' transform="rotate(-90 18 {centre:.1f})"')
 
-    def _fitting(self, ticks: Sequence[_Tick]) -> list[_Tick]:
-        """The ticks whose labels do not run into the one before."""
-        fitting: list[_Tick] = []
+    def _numbers(self, ticks: Sequence[_Tick]) -> None:
+        """Labels along the horizontal axis, those left out that would run into the one before."""
         end = -math.inf
         for tick in ticks:
-            half = min(tick.width, self._room() if self._x.axis.names else math.inf) / 2
-            if self._x.at(tick.value) - half > end:
-                fitting.append(tick)
-                end = self._x.at(tick.value) + half + 6
-        return fitting
+            place, half = self._x.at(tick.value), tick.width / 2
+            self._stroke(f"M{place:.1f} {self._bottom:.1f}v5", _GREY, 1)
+            middle = min(place, WIDTH - half - 2)
+            if middle - half > end:
+                self._tick_text(tick, middle, self._bottom + 18, "middle")
+                end = middle + half + 6
 
-    def _room(self) -> float:
-        """What one label of an axis with names may take [px]."""
-        shown = len(self._x.ticks(64))
-        return max(48.0, (self._right - self._left) / max(shown, 1) - 8)
+    def _names(self, ticks: Sequence[_Tick]) -> None:
+        """Names along the horizontal axis, slanted if they do not fit side by side."""
+        slanted = self._below() > 0
+        for tick in ticks:
+            place = self._x.at(tick.value)
+            self._stroke(f"M{place:.1f} {self._bottom:.1f}v5", _GREY, 1)
+            if slanted:
+                name = shorten(tick.text, _SMALL, self._slanted_room(tick))
+                turn = f' transform="rotate(-{_SLANT} {place + 4:.1f} {self._bottom + 16:.1f})"'
+                self._text(place + 4, self._bottom + 16, name, _SMALL, "end", _GREY, turn=turn)
+            else:
+                self._tick_text(tick, place, self._bottom + 18, "middle")
+
+    def _below(self) -> float:
+        """What slanted names take of the height [px]."""
+        ticks = self._x.ticks(14)
+        room = (self._right - self._left) / max(len(ticks), 1) - 8
+        if not self._x.axis.names or all(tick.width <= room for tick in ticks):
+            return 0.0
+        longest = max(min(tick.width, self._slanted_room(tick)) for tick in ticks)
+        return longest * math.sin(math.radians(_SLANT))
+
+    def _slanted_room(self, tick: _Tick) -> float:
+        return min(180.0, (self._x.at(tick.value) - 4) / math.cos(math.radians(_SLANT)))
 
     def _text(
         self,

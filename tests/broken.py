@@ -1,11 +1,11 @@
 """Devices, algorithms and perturbations that are broken on purpose, each in one way, and the kit turned on them.
 
-`tests/test_conformance.py` runs this file, which is not collected otherwise, and wants every fault named. Every class
-says in `fails` which checks must fail, no other one may, and in `message` what the first of them must say.
+`tests/test_conformance.py` runs this file, which is not collected otherwise. Every test class says in `fails` which
+checks must fail, and no other one may, and in `message` what the first of these must say.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,45 +13,239 @@ import pytest
 from hwtrain import draws
 from hwtrain.algorithms.mgd import MGD
 from hwtrain.conformance import AlgorithmConformance, DeviceConformance, Goal, PerturbationConformance
-from hwtrain.core import Can, Measure, Program, Reading, Site
+from hwtrain.core import Can, Measure, Program, Site
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
+from hwtrain.errors import LimitError
 from hwtrain.limits import check
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
 
 
-class Plain(Simulated):
-    """A sound device of 9 parameters that only costs can be read of; what the broken ones are made from."""
+class Sound:
+    """A sound device of nine parameters, of which costs can be read; the broken ones change one thing about it."""
 
     offers = Can.COST | Can.SAMPLE_COST | Can.PROBE | Can.STATE
 
     def __init__(self, chips=None, seed=0, **settings):
-        super().__init__(
+        self.sim = Simulated(
             mlp([2, 2, 1]), MeanSquaredError(), seed=seed, chips=chips, **{"low": -1.0, "high": 1.0} | settings
         )
-
-    @property
-    def spec(self):
-        return replace(super().spec, can=self.offers)
+        self.spec = replace(self.sim.spec, can=self.offers)
+        self.held = np.zeros((*self.spec.replicas, self.spec.size))
 
     def execute(self, commands):
-        check(self.spec, commands)
-        theta = self._target
-        for command in commands:  # what Simulated itself leaves out today
+        self.check(commands)
+        return tuple(reading for command in commands for reading in self.carry_out(command))
+
+    def check(self, commands):
+        theta = self.held
+        for command in commands:
             if isinstance(command, Program):
+                check(self.spec, [command])
                 theta = command.theta
-            elif command.probes is not None and command.probes.site is Site.PARAMETERS:
-                check(self.spec, [Program(theta), command])
-            if isinstance(command, Measure):
-                assert command.sample.target is not None or not command.observe & (Can.COST | Can.SAMPLE_COST)
-        return super().execute(commands)
+                continue
+            probing = command.probes is not None and command.probes.site is Site.PARAMETERS
+            check(self.spec, [Program(theta), command] if probing else [command])
+            x, target = command.sample.x, command.sample.target
+            if target is None or x.shape[:-1] != target.shape[:-1] or x.shape[:-3] not in ((), self.spec.replicas):
+                raise LimitError("sample and target do not fit each other or the device. Nothing was sent.")
+
+    def carry_out(self, command):
+        if isinstance(command, Program):
+            self.held = command.theta
+        return self.sim.execute([command])
+
+    def rest(self):
+        pass
+
+    def close(self):
+        pass
+
+    def snapshot(self):
+        return {**self.sim.snapshot(), "held": np.array(self.held)}
+
+    def restore(self, snapshot):
+        self.sim.restore(snapshot)
+        self.held = np.array(snapshot["held"])
 
 
-class OnPlain(DeviceConformance):
-    """The kit on a device of class `kind`."""
+class Clips(Sound):
+    """Brings parameters silently into the range."""
 
-    kind = Plain
+    def execute(self, commands):
+        return super().execute([self.clipped(command) for command in commands])
+
+    def clipped(self, command):
+        if isinstance(command, Measure) or not np.isfinite(command.theta).all():
+            return command
+        return Program(np.clip(command.theta, self.spec.low, self.spec.high))
+
+
+class TakesNaN(Sound):
+    """Lets NaN pass, as comparisons with limits do."""
+
+    def execute(self, commands):
+        return super().execute([self.passed(command) for command in commands])
+
+    def passed(self, command):
+        if isinstance(command, Measure) or not np.isnan(command.theta).any():
+            return command
+        return Program(np.where(np.isnan(command.theta), 0.0, command.theta))
+
+
+class ForgetsWhatItHolds(Sound):
+    """Checks probes against parameters of the same call only."""
+
+    def check(self, commands):
+        self.held, held = np.zeros_like(self.held), self.held
+        try:
+            super().check(commands)
+        finally:
+            self.held = held
+
+
+class SticksToProbes(Sound):
+    """Leaves the last probe in the parameters until they are written again."""
+
+    def carry_out(self, command):
+        readings = super().carry_out(command)
+        if isinstance(command, Measure) and command.probes is not None:
+            self.sim.execute([Program(self.held + command.probes.dense(self.spec.size)[..., -1, :])])
+        return readings
+
+    def snapshot(self):
+        return {}
+
+    def restore(self, snapshot):
+        pass
+
+    offers = Sound.offers & ~Can.STATE
+
+
+class LosesAnAxis(Sound):
+    """Leaves out the axis of the probes where there are none."""
+
+    def carry_out(self, command):
+        for reading in super().carry_out(command):
+            if command.probes is None and reading.sample_cost is not None:
+                reading = replace(reading, sample_cost=reading.sample_cost[..., 0, :])
+            yield reading
+
+
+class SpeaksUnasked(Sound):
+    """Reports the cost of every sample as well."""
+
+    def carry_out(self, command):
+        if isinstance(command, Measure):
+            command = replace(command, observe=command.observe | Can.SAMPLE_COST)
+        return super().carry_out(command)
+
+
+class RepeatsStaleReadings(Sound):
+    """Answers a plain measurement with what it read first, as a buffer that nobody emptied does."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.buffer = {}
+
+    def carry_out(self, command):
+        readings = super().carry_out(command)
+        if isinstance(command, Program) or command.probes is not None:
+            return readings
+        return self.buffer.setdefault(command.observe, readings)
+
+
+class UnderstatesNoise(Sound):
+    """Is noisier than it says."""
+
+    def __init__(self, **settings):
+        super().__init__(cost_noise=0.5, **settings)
+        self.spec = replace(self.spec, noise=0.03)
+
+
+class CarriesOutHalf(Sound):
+    """Checks each command only when its turn comes."""
+
+    def execute(self, commands):
+        return tuple(reading for command in commands for reading in super(CarriesOutHalf, self).execute([command]))
+
+
+class ObeysTheUndeclared(Sound):
+    """Reports outputs, which its spec does not offer."""
+
+    def check(self, commands):
+        super().check([self.declared(command) for command in commands])
+
+    def declared(self, command):
+        if isinstance(command, Measure):
+            return replace(command, observe=command.observe & ~Can.OUTPUT)
+        return command
+
+
+class RestsOnlyWhenOpen(Sound):
+    """Cannot rest once it is closed."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+    def rest(self):
+        if self.closed:
+            raise OSError("the port is closed")
+
+
+class ForgetsToRestore(Sound):
+    """Takes a snapshot back and does nothing with it."""
+
+    def restore(self, snapshot):
+        pass
+
+
+class CrossesWires(Sound):
+    """Reports the costs of replica 0 for every replica."""
+
+    def carry_out(self, command):
+        for reading in super().carry_out(command):
+            first = {
+                name: np.broadcast_to(value[:1], value.shape)
+                for name in ("cost", "sample_cost")
+                if (value := getattr(reading, name)) is not None and self.spec.replicas
+            }
+            yield replace(reading, **first)
+
+
+class ProbesTwiceAsFar(Sound):
+    """Moves by twice the perturbation it is asked for."""
+
+    def carry_out(self, command):
+        if isinstance(command, Measure) and command.probes is not None:
+            code = command.probes.perturbation
+            command = replace(
+                command, probes=replace(command.probes, perturbation=replace(code, amplitude=0.05 + code.amplitude))
+            )
+        return super().carry_out(command)
+
+
+class DifferentiatesWrongly(Sound):
+    """Adds its biases, and differentiates as if it subtracted them."""
+
+    offers = Sound.offers | Can.GRADIENT
+
+    def carry_out(self, command):
+        for reading in super().carry_out(command):
+            if reading.gradient is not None:
+                signs = np.ones(9)
+                signs[[4, 5, 8]] = -1
+                reading = replace(reading, gradient=reading.gradient * signs)
+            yield reading
+
+
+class OnDevice(DeviceConformance):
+    """The kit on devices of class `kind`."""
+
+    kind = Sound
     chips = None
     settings = {}
 
@@ -67,132 +261,70 @@ class OnPlain(DeviceConformance):
     def single(self):
         return lambda index: self.kind(seed=index, **self.settings)
 
-    @pytest.mark.skip("the sound device has no refusal of its own to test here")
-    def test_measurement_that_is_refused_changes_nothing(self):
-        pass
 
-
-class TestSoundDevice(OnPlain):
+class TestSoundDevice(OnDevice):
     chips = 3
+    settings = {"cost_noise": 0.01}
     fails = ()
     message = ""
 
 
-class TestClips(OnPlain):
+class TestClips(OnDevice):
+    kind = Clips
     fails = ("test_out_of_range_parameter_is_refused[low]", "test_out_of_range_parameter_is_refused[high]")
     message = "a parameter of -1.02, out of range, was accepted (clipped? ignored?) instead of refused with LimitError"
 
-    class kind(Plain):
-        """Brings parameters silently into the range."""
 
-        def execute(self, commands):
-            spec = self.spec
-            return super().execute(
-                [
-                    Program(np.clip(c.theta, spec.low, spec.high))
-                    if isinstance(c, Program) and np.isfinite(c.theta).all()
-                    else c
-                    for c in commands
-                ]
-            )
-
-
-class TestPassesNaN(OnPlain):
+class TestTakesNaN(OnDevice):
+    kind = TakesNaN
     fails = ("test_parameter_that_is_not_finite_is_refused[nan]",)
-    message = "a parameter that is nan, was accepted"
-
-    class kind(Plain):
-        """Compares with the limits in a way that lets NaN pass."""
-
-        def execute(self, commands):
-            return super().execute(
-                [
-                    Program(np.nan_to_num(c.theta)) if isinstance(c, Program) and np.isnan(c.theta).any() else c
-                    for c in commands
-                ]
-            )
-
-        def rest(self):
-            pass
-
-    @pytest.mark.skip("wants a refusal of NaN")
-    def test_rests_from_any_condition(self):
-        pass
+    message = "a parameter that is nan, was accepted (clipped? ignored?) instead of refused with LimitError"
 
 
-class TestStickyProbes(OnPlain):
+class TestForgetsWhatItHolds(OnDevice):
+    kind = ForgetsWhatItHolds
+    fails = ("test_probe_that_leaves_the_range_of_what_is_held_is_refused",)
+    message = "a probe that moves a parameter, programmed in an earlier call, out of range was carried out"
+
+
+class TestSticksToProbes(OnDevice):
+    kind = SticksToProbes
     fails = ("test_probes_are_volatile",)
-    message = "a probe leaves a trace: the plain measurement after it is another"
-
-    class kind(Plain):
-        """Leaves the last probe in the parameters until they are written again."""
-
-        def _measure(self, command):
-            reading = super()._measure(command)
-            if command.probes is not None:
-                self._target = self._target + command.probes.dense(self.spec.size)[..., -1, :]
-                self._acting = None
-            return reading
+    message = "a probe leaves a trace: the plain measurement after it is another: cost[0] is"
 
 
-class TestWrongShape(OnPlain):
+class TestLosesAnAxis(OnDevice):
+    kind = LosesAnAxis
     fails = ("test_reading_has_the_declared_axes",)
     message = "sample_cost of a measurement with k = 1 has the shape (3,) instead of (1, 3)"
 
-    class kind(Plain):
-        """Leaves out the axis of the probes where there are none."""
 
-        def _measure(self, command):
-            reading = super()._measure(command)
-            if command.probes is None and reading.sample_cost is not None:
-                reading = replace(reading, sample_cost=reading.sample_cost[..., 0, :])
-            return reading
+class TestSpeaksUnasked(OnDevice):
+    kind = SpeaksUnasked
+    fails = ("test_reading_has_exactly_what_was_observed",)
+    message = "COST was observed, and the reading has sample_cost"
 
 
-class TestStale(OnPlain):
+class TestRepeatsStaleReadings(OnDevice):
+    kind = RepeatsStaleReadings
     fails = ("test_readings_follow_the_parameters", "test_probing_equals_programming")
     message = "other parameters give the very same readings: Program has no effect, or the readings are stale"
 
-    class kind(Plain):
-        """Answers a plain measurement with what it last read, as a buffer that nobody emptied does."""
 
-        last = None
-
-        def _measure(self, command):
-            if command.probes is not None:
-                return super()._measure(command)
-            if self.last is None or _fields(self.last) != _fields(super()._measure(command)):
-                self.last = super()._measure(command)
-            return self.last
-
-
-def _fields(reading):
-    return [getattr(reading, name) is None for name in Reading.__slots__]
-
-
-class TestUnderstatesNoise(OnPlain):
+class TestUnderstatesNoise(OnDevice):
+    kind = UnderstatesNoise
     fails = ("test_readings_repeat_within_the_declared_noise",)
-    message = "declares a noise of 0.03"
+    message = "'sim' declares a noise of 0.03"
 
     @pytest.fixture
     def allowance(self):
-        return 0.3  # all other checks are to pass
-
-    class kind(Plain):
-        """Is noisier than it says."""
-
-        def __init__(self, **settings):
-            super().__init__(cost_noise=0.5, **settings)
-
-        @property
-        def spec(self):
-            return replace(super().spec, noise=0.03)
+        return 0.3  # so that all other checks pass
 
 
-class TestCarriesOutHalf(OnPlain):
+class TestCarriesOutHalf(OnDevice):
+    kind = CarriesOutHalf
     chips = 2
     fails = (
-        "test_undeclared_capability_is_refused",
         "test_out_of_range_parameter_is_refused[low]",
         "test_out_of_range_parameter_is_refused[high]",
         "test_parameter_that_is_not_finite_is_refused[nan]",
@@ -200,128 +332,175 @@ class TestCarriesOutHalf(OnPlain):
         "test_parameter_that_is_not_finite_is_refused[-inf]",
         "test_parameters_of_wrong_shape_are_refused",
         "test_sample_of_wrong_shape_is_refused",
+        "test_sample_with_axes_that_do_not_fit_is_refused",
+        "test_undeclared_capability_is_refused",
         "test_probe_that_leaves_the_range_is_refused",
+        "test_measurement_that_is_refused_changes_nothing",
     )
-    message = "was refused, and yet the device's state changed"
-
-    class kind(Plain):
-        """Checks each command only when its turn comes."""
-
-        def execute(self, commands):
-            return tuple(reading for command in commands for reading in super(type(self), self).execute([command]))
+    message = "a parameter of -1.02, out of range, was refused, and yet the device's state changed: snapshot"
 
 
-class TestObeysTheUndeclared(OnPlain):
+class TestObeysTheUndeclared(OnDevice):
+    kind = ObeysTheUndeclared
     fails = ("test_undeclared_capability_is_refused",)
     message = "OUTPUT, which the spec does not declare, was accepted"
 
-    class kind(Plain):
-        """Reports what its spec does not offer."""
 
-        def execute(self, commands):
-            kept, type(self).offers = self.offers, self.offers | Can.OUTPUT
-            try:
-                return super().execute(commands)
-            finally:
-                type(self).offers = kept
-
-
-class TestRestsOnce(OnPlain):
+class TestRestsOnlyWhenOpen(OnDevice):
+    kind = RestsOnlyWhenOpen
     fails = ("test_closes_twice_and_rests_after_close",)
     message = "rest after close raised OSError: the port is closed"
 
-    class kind(Plain):
-        """Cannot rest once closed."""
 
-        closed = False
-
-        def close(self):
-            self.closed = True
-
-        def rest(self):
-            if self.closed:
-                raise OSError("the port is closed")
-
-
-class TestForgetsItsNoise(OnPlain):
+class TestForgetsToRestore(OnDevice):
+    kind = ForgetsToRestore
     settings = {"cost_noise": 0.01}
     fails = ("test_restored_device_goes_on_as_before",)
     message = "a snapshot right after restore is not what was restored"
 
-    class kind(Plain):
-        """Restores its parameters, and not how far its noise had come."""
 
-        def restore(self, snapshot):
-            super().restore({**snapshot, "cost": np.asarray(0)})
-
-
-class TestOneNoiseForAll(OnPlain):
+class TestCrossesWires(OnDevice):
+    kind = CrossesWires
     chips = 3
-    settings = {"cost_noise": 0.01}
     fails = ("test_replicas_equal_separate_devices",)
     message = "replica 1 of the stack does not read what it reads alone"
 
-    class kind(Plain):
-        """Draws the same noise for every chip of a stack."""
 
-        def __init__(self, **settings):
-            super().__init__(**settings)
-            self._cycle = np.broadcast_to(np.ravel(self._cycle)[0], self._cycle.shape)
-
-
-class TestProbesTwiceAsFar(OnPlain):
+class TestProbesTwiceAsFar(OnDevice):
+    kind = ProbesTwiceAsFar
     fails = ("test_probing_equals_programming",)
     message = "probe 0 does not read what programming theta + delta reads"
 
-    class kind(Plain):
-        """Applies twice the perturbation it is asked for."""
 
-        def _measure(self, command):
-            if command.probes is not None:
-                code = command.probes.perturbation
-                command = replace(
-                    command, probes=replace(command.probes, perturbation=replace(code, amplitude=2 * code.amplitude))
-                )
-            return super()._measure(command)
-
-
-class TestWrongGradient(OnPlain):
+class TestDifferentiatesWrongly(OnDevice):
+    kind = DifferentiatesWrongly
     fails = ("test_gradient_agrees_with_finite_differences",)
-    message = "the gradient of parameter 4"
-
-    class kind(Plain):
-        """Adds its biases and differentiates as if it subtracted them."""
-
-        offers = Plain.offers | Can.GRADIENT
-
-        def _measure(self, command):
-            reading = super()._measure(command)
-            if reading.gradient is None:
-                return reading
-            signs = np.ones(9)
-            signs[[4, 5, 8]] = -1
-            return replace(reading, gradient=reading.gradient * signs)
+    message = "the gradient of parameter 4 is"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sound(MGD):
-    """A sound algorithm, which keeps a dictionary the broken ones may misuse."""
+class Descends(MGD):
+    """A sound algorithm, with a dictionary that the broken ones misuse."""
 
-    eta: float = 5.0
-    perturbation: Rademacher = Rademacher(amplitude=0.05)
+    eta: float = 8.0
+    perturbation: Rademacher = field(default_factory=lambda: Rademacher(amplitude=0.05))
     tau_x: int = 4
     tau_theta: int = 4
     probes: int = 2
+    kept: dict = field(default_factory=dict)
 
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "kept", {})
+    def changed(self, before, after, theta):
+        """The next state, with other parameters if they were updated."""
+        updated = after.updates > before.updates
+        return replace(after, theta=np.clip(theta, after.low, after.high) if updated else before.theta)
 
 
-class OnSound(AlgorithmConformance):
-    """The kit on an algorithm of class `kind`."""
+class HidesMomentum(Descends):
+    """Keeps its momentum in the algorithm instead of its state."""
 
-    kind = Sound
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        velocity = 0.5 * self.kept.get((state.step, state.seed.tobytes()), 0) + after.theta - state.theta
+        self.kept[after.step, after.seed.tobytes()] = velocity
+        return self.changed(state, after, state.theta + velocity), metrics
+
+
+class CountsQuestions(Descends):
+    """Measures once more with every third question."""
+
+    def ask(self, state, sample):
+        *commands, last = super().ask(state, sample)
+        self.kept["asked"] = self.kept.get("asked", 0) + 1
+        return *commands, *([] if self.kept["asked"] % 3 else [Measure(sample)]), last
+
+
+class WritesIntoItsState(Descends):
+    """Adds to a sum in place."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        np.add(state.homodyne, after.homodyne - state.homodyne, out=state.homodyne)
+        return after, metrics
+
+
+class DrawsGlobally(Descends):
+    """Shakes its parameters by what numpy draws."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        return self.changed(state, after, after.theta + 1e-6 * np.random.standard_normal(after.theta.shape)), metrics
+
+
+class MixesReplicas(Descends):
+    """Averages the step over all replicas."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        change = after.theta - state.theta
+        mean = change.mean(axis=tuple(range(change.ndim - 1)))
+        return self.changed(state, after, state.theta + mean), metrics
+
+
+class WantsMore(Descends):
+    """Looks at the output as well, and does not say so."""
+
+    def ask(self, state, sample):
+        *commands, last = super().ask(state, sample)
+        return *commands, replace(last, observe=Can.COST | Can.OUTPUT)
+
+
+class LeavesTheRange(Descends):
+    """Knows no limits."""
+
+    def init(self, spec, seed):
+        return replace(super().init(spec, seed), low=-math.inf, high=math.inf)
+
+
+class SpreadsNaN(Descends):
+    """Adds to theta whatever was measured."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        spoilt = 0 * sum(reading.cost.sum(axis=-1) for reading in readings)
+        return replace(after, theta=after.theta + spoilt[..., None]), metrics
+
+
+class Ascends(Descends):
+    """Goes up instead of down."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        return self.changed(state, after, 2 * state.theta - after.theta), metrics
+
+
+class MovesUncounted(Descends):
+    """Does not count its updates."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        return replace(after, updates=0), metrics
+
+
+class KeepsAList(Descends):
+    """Keeps a memory that grows, which a checkpoint cannot put back into a fresh state."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        return replace(after, moments=(*after.moments, metrics["cost"])), metrics
+
+
+class AveragesItsMetric(Descends):
+    """Reports one cost for all replicas."""
+
+    def tell(self, state, sample, readings):
+        after, metrics = super().tell(state, sample, readings)
+        return after, {**metrics, "cost": metrics["cost"].mean()}
+
+
+class OnAlgorithm(AlgorithmConformance):
+    """The kit on algorithms of class `kind`."""
+
+    kind = Descends
 
     @pytest.fixture
     def algorithm(self):
@@ -329,182 +508,151 @@ class OnSound(AlgorithmConformance):
 
     @pytest.fixture
     def goal(self):
-        return Goal(replicas=4, learners=2, measurements=8000)
-
-    @pytest.fixture
-    def make_device(self):
-        return lambda replicas, first=0: Simulated(mlp([2, 2, 1]), MeanSquaredError(), seed=first, chips=replicas)
+        return Goal(replicas=4, learners=2, measurements=4000)
 
 
-class TestSoundAlgorithm(OnSound):
+CONTAINED = tuple(
+    f"test_invalid_reading_is_contained[cost+sample_cost+gradient-{at}-{value}]"
+    for at in (0, 3)
+    for value in ("nan", "inf")
+)
+
+
+class TestSoundAlgorithm(OnAlgorithm):
     fails = ()
     message = ""
 
 
-class TestHiddenState(OnSound):
+class TestHidesMomentum(OnAlgorithm):
+    kind = HidesMomentum
     fails = ("test_resuming_equals_never_stopping",)
     message = "It keeps state outside its state object: self.kept"
 
-    class kind(Sound):
-        """Keeps its momentum in the algorithm instead of its state."""
 
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            before = self.kept.get((state.step, state.seed.tobytes()), 0)
-            velocity = 0.5 * before + after.theta - state.theta
-            self.kept[after.step, after.seed.tobytes()] = velocity
-            return replace(
-                after, theta=state.theta + velocity if after.updates > state.updates else state.theta
-            ), metrics
+class TestCountsQuestions(OnAlgorithm):
+    kind = CountsQuestions
+    fails = ("test_ask_is_pure",)
+    message = "CountsQuestions.ask called twice with the same arguments gives two results"
 
 
-class TestCountsInAsk(OnSound):
-    fails = ("test_ask_is_pure", "test_transcript_rebuilds_the_parameters", "test_resuming_equals_never_stopping")
-    message = "Sound.ask called twice with the same arguments gives two results"
-
-    class kind(Sound):
-        """Counts how often it was asked, and probes accordingly."""
-
-        def _probes(self, state):
-            return super()._probes(state)
-
-        def ask(self, state, sample):
-            self.kept["asked"] = self.kept.get("asked", 0) + 1
-            *commands, last = super().ask(state, sample)
-            return *commands, replace(last, probes=replace(last.probes, first=state.step + self.kept["asked"] % 97))
-
-
-class TestWritesIntoItsState(OnSound):
+class TestWritesIntoItsState(OnAlgorithm):
+    kind = WritesIntoItsState
     fails = ("test_tell_is_pure",)
-    message = "tell writes into the arrays it was given in step 1"
-
-    class kind(Sound):
-        """Adds to the sum in place."""
-
-        def tell(self, state, sample, readings):
-            before = state.homodyne
-            after, metrics = super().tell(state, sample, readings)
-            before += after.homodyne - before
-            return after, metrics
+    message = "WritesIntoItsState.tell writes into the arrays it was given in step 1"
 
 
-class TestGlobalRandomness(OnSound):
+class TestDrawsGlobally(OnAlgorithm):
+    kind = DrawsGlobally
     fails = (
         "test_tell_is_pure",
         "test_replicas_equal_separate_runs",
         "test_resuming_equals_never_stopping",
         "test_transcript_rebuilds_the_parameters",
-        *(
-            f"test_invalid_reading_is_contained[cost+sample_cost+gradient-{at}-{value}]"
-            for at in (0, 3)
-            for value in ("nan", "inf")
-        ),
+        *CONTAINED,
     )
-    message = "tell draws from a global random generator; derive draws from (seed, step) instead"
-
-    class kind(Sound):
-        """Shakes its parameters with whatever numpy draws."""
-
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            shaken = after.theta + 1e-6 * np.random.standard_normal(after.theta.shape)
-            return replace(after, theta=shaken if after.updates > state.updates else state.theta), metrics
+    message = "DrawsGlobally.tell draws from a global random generator; derive draws from (seed, step) instead"
 
 
-class TestMixesReplicas(OnSound):
-    fails = (
-        "test_replicas_equal_separate_runs",
-        *(
-            f"test_invalid_reading_is_contained[cost+sample_cost+gradient-{at}-{value}]"
-            for at in (0, 3)
-            for value in ("nan", "inf")
-        ),
-    )
+class TestMixesReplicas(OnAlgorithm):
+    kind = MixesReplicas
+    fails = ("test_replicas_equal_separate_runs", *CONTAINED)
     message = "replica 0 of a stack is not what it is in a run of its own after step 2 (do replicas mix?)"
 
-    class kind(Sound):
-        """Averages the step over all replicas."""
 
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            change = after.theta - state.theta
-            return replace(after, theta=state.theta + change.mean(axis=tuple(range(change.ndim - 1)))), metrics
-
-
-class TestUndeclaredNeed(OnSound):
+class TestWantsMore(OnAlgorithm):
+    kind = WantsMore
     fails = ("test_declared_needs_suffice",)
-    message = "Sound asks for more than its `needs` declare (COST, PROBE): a measurement wants OUTPUT"
-
-    class kind(Sound):
-        """Looks at the output as well."""
-
-        def ask(self, state, sample):
-            *commands, last = super().ask(state, sample)
-            return *commands, replace(last, observe=Can.COST | Can.OUTPUT)
+    message = "WantsMore asks for more than its `needs` declare (COST, PROBE): a measurement wants OUTPUT"
 
 
-class TestLeavesTheRange(OnSound):
+class TestLeavesTheRange(OnAlgorithm):
+    kind = LeavesTheRange
     fails = ("test_commands_stay_within_the_spec",)
-    message = "Sound asks for what the spec refuses: parameter"
-
-    class kind(Sound):
-        """Does not know that parameters have limits."""
-
-        def init(self, spec, seed):
-            return replace(super().init(spec, seed), low=-math.inf, high=math.inf)
+    message = "LeavesTheRange asks for what the spec refuses: parameter"
 
 
-class TestSpreadsNaN(OnSound):
-    fails = tuple(
-        f"test_invalid_reading_is_contained[cost+sample_cost+gradient-{at}-{value}]"
-        for at in (0, 3)
-        for value in ("nan", "inf")
-    )
-    message = "one nan among the readings of replica 1 in step 1 made theta nan in step"
-
-    class kind(Sound):
-        """Adds to theta whatever was measured."""
-
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            spoilt = 0 * sum(reading.cost.sum(axis=-1) for reading in readings)
-            return replace(
-                after,
-                theta=after.theta + spoilt[..., None] if after.updates > state.updates else after.theta,
-                homodyne=after.homodyne + spoilt[..., None],
-            ), metrics
+class TestSpreadsNaN(OnAlgorithm):
+    kind = SpreadsNaN
+    fails = CONTAINED
+    message = "one nan among the readings of replica 1 in step 1 led to a command out of limits: parameter (1, 0)"
 
 
-class TestAscends(OnSound):
+class TestAscends(OnAlgorithm):
+    kind = Ascends
     fails = ("test_learns",)
-    message = "0 of 4 replicas came to 0.3 of their first training cost within 8000 measurements; 2 must"
-
-    class kind(Sound):
-        """Goes up instead of down."""
-
-        eta = 5.0
-
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            return replace(after, theta=2 * state.theta - after.theta), metrics
+    message = "0 of 4 replicas came to 0.3 of their first training cost within 4000 measurements; 2 must"
 
 
-class TestKeepsAList(OnSound):
-    fails = ("test_state_survives_a_checkpoint", "test_resuming_equals_never_stopping")
+class TestMovesUncounted(OnAlgorithm):
+    kind = MovesUncounted
+    fails = ("test_counts_are_honest",)
+    message = "theta changed, but state.updates did not count it"
+
+
+class TestKeepsAList(OnAlgorithm):
+    kind = KeepsAList
+    fails = ("test_state_survives_a_checkpoint",)
     message = (
         "the state does not survive a checkpoint, which holds arrays and numbers only: state.moments has 0 entries"
     )
 
-    class kind(Sound):
-        """Keeps a memory that grows, which no fresh state has."""
 
-        def tell(self, state, sample, readings):
-            after, metrics = super().tell(state, sample, readings)
-            return replace(after, moments=(*after.moments, metrics["cost"])), metrics
+class TestAveragesItsMetric(OnAlgorithm):
+    kind = AveragesItsMetric
+    fails = ("test_metrics_have_the_cost_of_every_replica[3]",)
+    message = "the metric `cost` has the shape () instead of (3,), one per replica"
+
+    @pytest.mark.skip("compares the metric of every replica")
+    def test_replicas_equal_separate_runs(self):
+        pass
 
 
-class OnRademacher(PerturbationConformance):
-    """The kit on a perturbation of class `kind`."""
+class Streams(Rademacher):
+    """Takes its signs from a generator that goes on and on."""
+
+    generator = np.random.default_rng(0)
+
+    def __call__(self, seed, steps, size):
+        return 0.3 * self.generator.choice([-1.0, 1.0], (*np.shape(seed), len(steps), size))
+
+
+class SeedsOnce(Rademacher):
+    """Uses the first seed of a stack for all of it."""
+
+    def __call__(self, seed, steps, size):
+        signs = Rademacher.__call__(self, np.ravel(seed)[0], steps, size)
+        return np.broadcast_to(signs, (*np.shape(seed), *signs.shape))
+
+
+class LeansUpwards(Rademacher):
+    """Has more positive signs than negative ones."""
+
+    def __call__(self, seed, steps, size):
+        return np.where(draws.uniform(seed, np.asarray(steps), size) < 0.6, 0.3, -0.3)
+
+
+class PairsParameters(Rademacher):
+    """Moves parameters two by two."""
+
+    def __call__(self, seed, steps, size):
+        return Rademacher.__call__(self, seed, steps, size)[..., np.arange(size) // 2]
+
+
+class UnderstatesItsReach(Rademacher):
+    """Says that it moves less than it does."""
+
+    def reach(self, size):
+        return 0.15
+
+    def mean_square(self, size):
+        return 0.09
+
+    def __call__(self, seed, steps, size):
+        return 2 * Rademacher.__call__(self, seed, steps, size)
+
+
+class OnPerturbation(PerturbationConformance):
+    """The kit on perturbations of class `kind`."""
 
     kind = Rademacher
 
@@ -513,7 +661,13 @@ class OnRademacher(PerturbationConformance):
         return self.kind(amplitude=0.3)
 
 
-class TestDrawsFromAStream(OnRademacher):
+class TestSoundPerturbation(OnPerturbation):
+    fails = ()
+    message = ""
+
+
+class TestStreams(OnPerturbation):
+    kind = Streams
     fails = (
         "test_is_a_function_of_seed_and_step",
         "test_stack_of_seeds_equals_single_seeds",
@@ -521,52 +675,26 @@ class TestDrawsFromAStream(OnRademacher):
     )
     message = "the perturbation of a step depends on the order of the calls"
 
-    class kind(Rademacher):
-        """Takes its signs from a generator that goes on."""
 
-        generator = np.random.default_rng(0)
-
-        def __call__(self, seed, steps, size):
-            return 0.3 * self.generator.choice([-1.0, 1.0], (*np.shape(seed), len(steps), size))
-
-
-class TestOneSeedForAll(OnRademacher):
+class TestSeedsOnce(OnPerturbation):
+    kind = SeedsOnce
     fails = ("test_stack_of_seeds_equals_single_seeds",)
     message = "seed (0, 1) of a stack does not give what it gives alone"
 
-    class kind(Rademacher):
-        """Uses the first seed of a stack for all of it."""
 
-        def __call__(self, seed, steps, size):
-            signs = super().__call__(np.ravel(seed)[0], steps, size)
-            return np.broadcast_to(signs, (*np.shape(seed), *signs.shape))
-
-
-class TestLeansUpwards(OnRademacher):
-    fails = ("test_mean_is_zero", "test_parameters_are_told_apart", "test_gradient_estimate_converges")
+class TestLeansUpwards(OnPerturbation):
+    kind = LeansUpwards
+    fails = ("test_mean_is_zero",)
     message = "the mean over 2048 steps is"
 
-    class kind(Rademacher):
-        """Has more positive signs than negative ones."""
 
-        def __call__(self, seed, steps, size):
-            steps = np.asarray(steps)
-            lucky = draws.uniform(seed, steps, size) < 0.6
-            return np.where(lucky, 0.3, -0.3)
+class TestPairsParameters(OnPerturbation):
+    kind = PairsParameters
+    fails = ("test_parameters_are_told_apart", "test_gradient_estimate_converges")
+    message = "over 2048 steps two parameters have a product of 0.09 on average"
 
 
-class TestUnderstatesItsReach(OnRademacher):
+class TestUnderstatesItsReach(OnPerturbation):
+    kind = UnderstatesItsReach
     fails = ("test_reach_is_the_largest_magnitude",)
     message = "a parameter is moved by 0.3, beyond the reach 0.15"
-
-    class kind(Rademacher):
-        """Says that it moves less than it does."""
-
-        def reach(self, size):
-            return 0.15
-
-        def mean_square(self, size):
-            return 0.09
-
-        def __call__(self, seed, steps, size):
-            return 2 * super().__call__(seed, steps, size)

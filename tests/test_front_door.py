@@ -65,6 +65,7 @@ def test_one_word_changes(hwtrain, words):
     assert "completed" in answer.out
 
 
+FUNCTION = ("device=function", "device.size=9", "device.inputs=2", "device.outputs=1")
 BAD = {
     # a typo in a word
     ("algo=mdg",): "Did you mean 'mgd'?",
@@ -101,9 +102,9 @@ BAD = {
     ("seed=1,2",): "multirun",
     # what does not fit together
     ("network.sizes=[3,2,1]",): "network.sizes=[2,",
-    ("algo=node_perturbation", "device=function", "device.function=math:sin", "device.size=9", "device.inputs=2", "device.outputs=1"): "needs SAMPLE_COST",
+    ("algo=node_perturbation", *FUNCTION, "device.function=math:sin"): "needs SAMPLE_COST",
     ("device=function",): "device.function is needed",
-    ("device=function", "device.function=no.such:thing", "device.size=1", "device.inputs=2", "device.outputs=1"): "cannot be imported",
+    (*FUNCTION, "device.function=no.such:thing"): "cannot be imported",
     ("task.bits=40",): "task.bits",
     ("task.batch=9",): "task.batch",
     # data
@@ -264,7 +265,8 @@ def test_a_signal_ends_the_run_after_the_step(tmp_path, only_run, number):
 
 
 RESUMABLE = (
-    "task=xor", "device.chips=2", "device.activation_variation=0.1", "device.cost_noise=1e-4", "device.update_noise=1e-4",
+    "task=xor", "device.chips=2", "device.activation_variation=0.1", "device.cost_noise=1e-4", "device.stuck=0.1",
+    "device.update_noise=1e-4", "device.programming=incremental",
     "device.drift=1e-3", "device.read_seconds=1e-3", "recorder.every=100", "recorder.checkpoint_seconds=0.05",
     "recorder.report=false", "evaluate.every=700",
 )  # fmt: skip
@@ -279,6 +281,7 @@ def test_killed_ten_times_equals_never_killed(tmp_path):
     random = np.random.default_rng(0)
     rough.mkdir()
     process = started(rough, *RESUMABLE, steps, "hydra.run.dir=.")
+    process.stdout.close()
     kills = 0
     while process.returncode is None:
         try:
@@ -299,6 +302,7 @@ def test_killed_ten_times_equals_never_killed(tmp_path):
 
 
 def test_start_up_pulls_in_neither_instruments_nor_plotting():
-    code = "import sys, hwtrain, hwtrain.__main__; print([m for m in ('pyvisa', 'serial', 'matplotlib', 'pytest') if m in sys.modules])"
+    heavy = ("pyvisa", "serial", "matplotlib", "pytest")
+    code = f"import sys, hwtrain, hwtrain.__main__; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     assert out.stdout.strip() == "[]"

@@ -74,7 +74,8 @@ def test_a_function_of_a_users_module_trains(tmp_path):
     (tmp_path / "mychip.py").write_text(
         "import numpy as np\n"
         "def forward(theta, x):\n"
-        "    return 1 / (1 + np.exp(-np.tanh(x @ theta[:4].reshape(2, 2) + theta[4:6]) @ theta[6:8, None] - theta[8]))\n"
+        "    hidden = np.tanh(x @ theta[:4].reshape(2, 2) + theta[4:6])\n"
+        "    return 1 / (1 + np.exp(-hidden @ theta[6:8, None] - theta[8]))\n"
     )
     words = "task=xor device=function device.function=mychip:forward device.size=9 device.inputs=2 device.outputs=1"
     answer = run(tmp_path, *words.split(), "budget.steps=3000", "algo.eta=0.5")

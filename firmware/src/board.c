@@ -140,7 +140,7 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
     for (uint32_t i = 0; i < config->samples_size; i++)
         config->samples[i] = 0.0f;
     board->largest = hwt_clip(config->theta, board->size, low, high);
-    hwt_workspace(&board->work, &board->network, config->work);
+    hwt_workspace_init(&board->work, &board->network, config->work);
     hwt_put32(request->reply, board->size);
     request->length = 4;
     return HWT_OK;
@@ -275,6 +275,8 @@ static uint8_t measure(hwt_board_t *board, request_t *request) {
         return HWT_BAD_VALUE;
     if (!has_slots(board, slot, batch))
         return refuse(request, HWT_NO_ROOM, board->config->samples_size / sample_length(board));
+    if (first > UINT32_MAX - probes)
+        return refuse(request, HWT_BAD_VALUE, 16);
     uint32_t measurements = (uint32_t)plain + probes, outputs = hwt_outputs(network), nodes = hwt_nodes(network);
     values = ((observe & HWT_OUTPUT) ? outputs : 0u) + ((observe & HWT_ACTIVITY) ? nodes : 0u);
     length = request->room / 4u; /* room for floats; divide rather than multiply what the host sent */
@@ -329,6 +331,8 @@ static uint8_t update(hwt_board_t *board, request_t *request) {
         return refuse(request, HWT_BAD_VALUE, 12);
     if (!limits_allowed(board, bytes + 16))
         return refuse(request, HWT_BAD_VALUE, 16);
+    if (hwt_get32(bytes + 8) > UINT32_MAX - request->count)
+        return refuse(request, HWT_BAD_VALUE, 8);
     hwt_modulations_t modulations = {bytes + 24, 4, (uint16_t)(request->count / 4u - 6u), hwt_get_float(bytes + 12)};
     hwt_apply(board, &code, hwt_get32(bytes + 8), &modulations, hwt_get_float(bytes + 16), hwt_get_float(bytes + 20), bytes[1]);
     return HWT_OK;

@@ -75,7 +75,7 @@ uint32_t hwt_workspace_size(const hwt_network_t *network) {
     return (uint32_t)network->layers[0].outputs + widest(network) + hwt_nodes(network);
 }
 
-void hwt_workspace(hwt_workspace_t *work, const hwt_network_t *network, float *memory) {
+void hwt_workspace_init(hwt_workspace_t *work, const hwt_network_t *network, float *memory) {
     work->sums = memory;
     work->down = memory + network->layers[0].outputs;
     work->activity = work->down + widest(network);

@@ -75,8 +75,8 @@ class MGD:
     Args:
         eta: learning rate [parameter unit squared per cost].
         perturbation: the code.
-        eta_halves: updates after which the learning rate has halved: it falls as eta / (1 + updates / eta_halves), a gain
-            sequence as stochastic approximation wants it; None keeps it constant, as the published runs did.
+        eta_halves: updates after which the learning rate has halved: it falls as eta / (1 + updates / eta_halves), a
+            gain sequence as stochastic approximation wants it; None keeps it constant, as the published runs did.
         tau_p: ticks for which one perturbation is held.
         tau_x: ticks for which one sample (or batch) is presented.
         tau_theta: ticks between parameter updates; None is one whole code block.

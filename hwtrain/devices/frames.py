@@ -1,7 +1,8 @@
 """Bytes to frames and back; knows no port and no meaning.
 
-A frame is a header, a payload and the CRC-32 of both, stuffed by COBS (Cheshire and Baker, 1999) so that no byte of it is
-zero, with a zero at its end. Whatever happens on the line, the next zero begins anew. firmware/PROTOCOL.md defines it.
+A frame is a header, a payload and the CRC-32 of both, stuffed by COBS (Cheshire and Baker, 1999) so that no byte of it
+is zero, with a zero at its end. Whatever happens on the line, the next zero begins anew. firmware/PROTOCOL.md defines
+it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def decode(stuffed: bytes) -> Frame:
     body = raw[: -CRC.size]
     if CRC.unpack(raw[-CRC.size :])[0] != zlib.crc32(body):
         raise ProtocolError(f"the CRC of a frame of {len(raw)} bytes is wrong: {raw[:32].hex(' ')}")
-    return Frame(*HEADER.unpack(body[: HEADER.size]), body[HEADER.size :])
+    version, kind, sequence, boot = HEADER.unpack(body[: HEADER.size])
+    return Frame(version, kind, sequence, boot, body[HEADER.size :])
 
 
 def stuff(raw: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """What frames mean: requests and replies as values; the only Python copy of the numbers on the wire.
 
-firmware/PROTOCOL.md defines every byte, firmware/include/hwtrain/protocol.h is the same in C. A request is a frozen dataclass
-that packs itself; `unpack_*` reads the payload of its reply. Everything is little-endian; parameters, samples and costs are
-float32 (`<f4`).
+firmware/PROTOCOL.md defines every byte, firmware/include/hwtrain/protocol.h is the same in C. A request is a frozen
+dataclass that packs itself; where a reply says more than "done", `unpack` reads its payload. Everything is
+little-endian; parameters, samples and costs are float32 (`<f4`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,7 +61,7 @@ class Status(IntEnum):
 
 
 _SENTENCES = {
-    Status.BAD_VERSION: "the board speaks protocol version {detail}; this hwtrain speaks {version}. Flash matching firmware",
+    Status.BAD_VERSION: "the board speaks protocol {detail}, this hwtrain speaks {version}. Flash matching firmware",
     Status.BAD_BOOT: "the board restarted or was taken over by another host: its boot id is {detail:#010x}",
     Status.BAD_SEQUENCE: "the board expects request number {detail}",
     Status.BAD_KIND: "the board does not know message {detail:#04x}; its firmware is older than this hwtrain",
@@ -230,7 +231,7 @@ class Network:
     def size(self) -> int:
         """Number of parameters."""
         widths = [self.inputs, *(layer.outputs for layer in self.layers)]
-        return sum((n + 1) * m for n, m in zip(widths, widths[1:], strict=False))
+        return sum((n + 1) * m for n, m in pairwise(widths))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -491,8 +492,8 @@ class Counters:
     @classmethod
     def unpack(cls, payload: bytes) -> Counters:
         """From the payload of a reply."""
-        *counts, free = struct.unpack("<7I", payload)
-        return cls(*counts, None if free == 0xFFFFFFFF else free)
+        executed, repeated, refused, damaged, rests, overruns, free = struct.unpack("<7I", payload)
+        return cls(executed, repeated, refused, damaged, rests, overruns, None if free == 0xFFFFFFFF else free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,8 +564,8 @@ def payload_of(reply: Frame, request: Frame) -> bytes:
     """
     if reply.kind != request.kind | REPLY or reply.sequence != request.sequence or not reply.payload:
         raise ProtocolError(
-            f"expected the reply to {Kind(request.kind).name} (frame {request.sequence}), got message {reply.kind:#04x} "
-            f"(frame {reply.sequence}): {reply.payload[:32].hex(' ')}"
+            f"expected the reply to {Kind(request.kind).name} (frame {request.sequence}), got message "
+            f"{reply.kind:#04x} (frame {reply.sequence}): {reply.payload[:32].hex(' ')}"
         )
     status = reply.payload[0]
     if status == Status.OK:

@@ -206,7 +206,7 @@ class TestNodePerturbation:
         state, _ = algorithm.tell(state, sample, device.execute(algorithm.ask(state, sample)))
         theta, x, target = state.theta[:, None], sample.x[:, None], sample.target[:, None]
         exact = network.gradient(theta, x, target, CrossEntropy())[:, 0]
-        # eight nodes, 4000 probes shared by six samples: the noise left is about sqrt(8 / 4000) of the gradient's length
+        # eight nodes, 4000 probes shared by six samples: what is left is about sqrt(8 / 4000) of the gradient's length
         assert angle(state.estimate, exact).max() < 7
 
     def test_it_needs_fewer_probes_than_weight_perturbation(self):
@@ -237,9 +237,10 @@ class TestXor:
 
     @pytest.mark.slow
     def test_published_settings_in_their_own_convention(self):
-        """The example of the 2023 code: another program solved 79 of 100, after a median of 66 000 steps (42 000 to 107 300).
+        """The example of the 2023 code: another program solved 79 of 100, half of them within 66 000 steps.
 
-        Our own share over 1300 seeds is 74 %; the bound is three standard errors of the difference of two shares of 100.
+        Our own share over 1300 seeds is 74 %; the bound is three standard errors of the difference of two shares of
+        100.
         """
         algorithm = MGD(eta=0.1, perturbation=Rademacher(norm=0.05), convention="mgd2023", start=Uniform(0.0, 1.0))
         result, recorder = train(algorithm, xor(100, bias="subtract"), parity(2), 200_000, every=500)
@@ -253,7 +254,7 @@ class TestXor:
 
 
 def test_time_model():
-    """Two measurements a step, 1e7 steps, at the published perturbation times: 5.56 h, 0.2 s, 4 ms (Table of the paper)."""
+    """Two measurements a step, 1e7 steps, at the published perturbation times: 5.56 h, 0.2 s, 4 ms."""
     result, _ = train(MGD(eta=0.1, perturbation=Rademacher(amplitude=0.1)), xor(None), parity(2), 100)
     per_step = result.counts.measurements / result.state.step
     assert per_step == 2

@@ -1,7 +1,7 @@
 """The statistics of the gradient estimate against their closed forms, and against published and independent figures.
 
-Laws: E[cos^2] = K / (K + P - 1) and E|g_hat|^2 / |g|^2 = (P + K - 1) / K for K random probes of P parameters; for a budget of
-B measurements and noise ratio rho = sigma_C / (a |g|) the relative squared errors stated at `TestNoise`.
+Laws: E[cos^2] = K / (K + P - 1) and E|g_hat|^2 / |g|^2 = (P + K - 1) / K for K random probes of P parameters; for a
+budget of B measurements and noise ratio rho = sigma_C / (a |g|) the relative squared errors stated at `TestNoise`.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def gradients(draws, size, seed=0):
 
 
 class TestAngle:
-    """Random codes on a linear cost of 220 parameters; the middle column is the mean over 300 draws of another program."""
+    """Random codes on a linear cost of 220 parameters; the angles are means over 300 draws of another program."""
 
     @pytest.mark.parametrize(
         ("probes", "degrees"),
@@ -78,7 +78,7 @@ class TestAngle:
 
 
 class TestOnANetwork:
-    """49-4-4 with sigmoid neurons, one letter, uniform parameters; columns measured by another program, six draws each."""
+    """49-4-4 with sigmoid neurons, one letter, uniform parameters; angles of another program, six draws each."""
 
     DRAWS = 6
 
@@ -222,7 +222,8 @@ class TestAnalog:
     @pytest.mark.slow
     @pytest.mark.parametrize(("tau_hp", "degrees"), [(1.6, 20.4), (16.0, 3.5), (160.0, 0.42)])
     def test_tones(self, tau_hp, degrees):
-        """A tone's gain is the real part of the discrete high-pass at its frequency; the angles are the other program's.
+        """A tone's gain is the real part of the discrete high-pass at its frequency; the angles are the other
+        program's.
 
         It measured gains of 0.49, 0.93 and 1.00, the first with twelve gradients only, whose weights spread it by 0.04.
         """

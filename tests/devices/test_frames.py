@@ -13,7 +13,9 @@ from hwtrain.errors import ProtocolError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "firmware" / "golden" / "frames.json").read_text())
 PAYLOADS = st.one_of(st.binary(max_size=600), st.lists(st.sampled_from([0, 1, 255]), max_size=600).map(bytes))
-FRAMES = st.builds(Frame, st.integers(0, 255), st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1), PAYLOADS)
+FRAMES = st.builds(
+    Frame, st.integers(0, 255), st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1), PAYLOADS
+)
 
 
 class TestCobs:
@@ -41,7 +43,9 @@ class TestCobs:
         assert len(stuffed) <= len(raw) + len(raw) // 254 + 1
         assert unstuff(stuffed) == raw
 
-    @pytest.mark.parametrize("stuffed", [b"\x05\x01", b"\x03\x01\0\x01", b"\0"], ids=["cut", "zero inside", "zero length"])
+    @pytest.mark.parametrize(
+        "stuffed", [b"\x05\x01", b"\x03\x01\0\x01", b"\0"], ids=["cut", "zero inside", "zero length"]
+    )
     def test_what_is_not_cobs_is_refused(self, stuffed):
         with pytest.raises(ProtocolError, match="cut short"):
             unstuff(stuffed)

@@ -7,7 +7,20 @@ import pytest
 
 from hwtrain.devices import messages
 from hwtrain.devices.frames import Frame
-from hwtrain.devices.messages import Activation, Adopt, Bias, Code, Cost, DenseLayer, Kind, Network, Observe, Pattern, Probe, Status
+from hwtrain.devices.messages import (
+    Activation,
+    Adopt,
+    Bias,
+    Code,
+    Cost,
+    DenseLayer,
+    Kind,
+    Network,
+    Observe,
+    Pattern,
+    Probe,
+    Status,
+)
 from hwtrain.errors import FirmwareError, ProtocolError
 
 XOR = Network(2, (DenseLayer(2), DenseLayer(1, Activation.TANH, Bias.SUBTRACT)), Cost.CROSS_ENTROPY, -2, 2)
@@ -29,7 +42,9 @@ def test_identity():
 
 def test_probe_replies():
     values = np.arange(2 + 2 * 3 * 4, dtype="<f4")
-    costs, seen = Probe(0, 3, True, 1, observe=Observe.COST | Observe.ACTIVITY).unpack(values.tobytes(), outputs=1, nodes=4)
+    costs, seen = Probe(0, 3, True, 1, observe=Observe.COST | Observe.ACTIVITY).unpack(
+        values.tobytes(), outputs=1, nodes=4
+    )
     assert costs.tolist() == [0, 1]
     assert seen.shape == (2, 3, 4)
     costs, seen = Probe(0, observe=Observe.OUTPUT).unpack(values[:1].tobytes(), outputs=1, nodes=4)

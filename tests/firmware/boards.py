@@ -25,6 +25,7 @@ _TOOLS = {
     "host": (("cc", "gcc"),),
     "stm32f405": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
     "bench": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"),),
+    "bench_m3": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"),),
     "mps2_an385": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
     "sifive_e": (
         ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf"),
@@ -50,6 +51,7 @@ def build(board: str, out: Path) -> dict[str, int]:
     )
     assert done.returncode == 0, done.stderr
     sizes = re.search(r"flash +(\d+) +ram +(\d+)", done.stdout)
+    assert sizes, done.stdout + done.stderr
     frames = re.findall(r"stack frame +(\d+)", done.stdout)
     return {"flash": int(sizes[1]), "ram": int(sizes[2]), "frame": int(frames[0])}
 
@@ -86,7 +88,7 @@ def command(board: str, out: Path, arguments: tuple[str, ...] = ()) -> tuple[lis
     if board == "host":
         return [elf, *arguments], None
     if board.startswith("atmega"):
-        return [str(simavr(out)), board, elf], None
+        return [str(simavr(out)), board, elf, *arguments], None
     port = free_port()
     wire = ["-serial", f"tcp:127.0.0.1:{port},server=on,wait=off,nodelay=on"]
     machine = {
@@ -98,8 +100,8 @@ def command(board: str, out: Path, arguments: tuple[str, ...] = ()) -> tuple[lis
 
 
 @contextmanager
-def running(board: str, out: Path, *arguments: str):
-    """A started board, as the URL to open."""
+def running(board: str, out: Path, *arguments: str, said: list | None = None):
+    """A started board, as the URL to open; its output goes to `said`, once it has stopped."""
     line, url = command(board, out, arguments)
     process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=out)
     try:
@@ -111,6 +113,8 @@ def running(board: str, out: Path, *arguments: str):
     finally:
         process.kill()
         process.wait()
+        if said is not None:
+            said += process.stdout.read().splitlines()
         process.stdout.close()
 
 

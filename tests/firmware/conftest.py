@@ -1,8 +1,11 @@
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.firmware import boards
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -19,11 +22,11 @@ def checked(out):
         boards.need("gcc", "gcc libc6-dev")
         program = out / name
         if not program.exists():
-            sources = [*sorted((boards.ROOT / "src").glob("*.c")), boards.ROOT.parent / "tests" / "firmware" / f"{name}.c"]
+            sources = [*sorted((boards.ROOT / "src").glob("*.c")), HERE / f"{name}.c"]
             flags = "-std=c99 -Wall -Wextra -Wconversion -Wshadow -pedantic -Werror -O1 -ffp-contract=off"
             checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-            line = ["gcc", *flags.split(), *checks.split(), f"-I{boards.ROOT / 'include'}", *map(str, sources), "-o", str(program)]
-            done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+            line = ["gcc", *flags.split(), *checks.split(), f"-I{boards.ROOT / 'include'}", *sources, "-o", program]
+            done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
         return program
 

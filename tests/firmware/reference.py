@@ -1,7 +1,7 @@
 """The firmware's arithmetic in numpy float32: the same operations in the same order, so the same bits.
 
-Each line here is one line of firmware/include/hwtrain/network.h's account of it. Vectorised over outputs and parameters only,
-never over a sum.
+Each line here is one line of firmware/include/hwtrain/network.h's account of it. Vectorised over outputs and parameters
+only, never over a sum.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hwtrain.devices.messages import Activation, Baseline, Bias, Code, Cost, Net
 from hwtrain.perturb import Antithetic, Rademacher, Walsh
 
 f32 = np.float32
+ZERO = f32(0)
 LN2_HIGH, LN2_LOW, LOG2E = f32(0.69287109375), f32(2.7608681e-4), f32(1.44269504)
 
 
@@ -98,7 +99,7 @@ class Board:
     theta: np.ndarray
     samples: np.ndarray  # (slots, inputs + outputs)
 
-    def forward(self, x, moves=None, amplitude=f32(0)):
+    def forward(self, x, moves=None, amplitude=ZERO):
         """Activity of every layer; `moves` are the signs of a perturbation."""
         first, activity = 0, []
         for layer in self.network.layers:

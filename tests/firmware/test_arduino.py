@@ -1,6 +1,7 @@
 """The Arduino library: its sketch, compiled against a stand-in for Arduino.h, answers."""
 
 import subprocess
+from pathlib import Path
 
 from hwtrain.devices import frames, messages
 from tests.firmware import boards
@@ -22,12 +23,14 @@ def test_the_example_answers(out):
     objects = []
     for source in sorted((library / "src").glob("*.c")):
         objects.append(str(out / f"arduino_{source.stem}.o"))
-        line = ["gcc", "-std=c99", "-Os", "-ffp-contract=off", f"-I{library / 'src'}", "-c", str(source), "-o", objects[-1]]
+        flags = ["-std=c99", "-Os", "-ffp-contract=off", f"-I{library / 'src'}"]
+        line = ["gcc", *flags, "-c", str(source), "-o", objects[-1]]
         subprocess.run(line, check=True, timeout=60)
     warnings = ["-std=c++11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror"]
-    include = [f"-I{library / 'src'}", f"-I{library / 'examples' / 'trainable'}", f"-I{boards.ROOT.parent / 'tests' / 'firmware'}"]
+    include = [f"-I{each}" for each in (library / "src", library / "examples" / "trainable", Path(__file__).parent)]
     program = str(out / "sketch")
-    subprocess.run(["g++", *warnings, *include, str(out / "sketch.cpp"), *objects, "-o", program], check=True, timeout=60)
+    line = ["g++", *warnings, *include, str(out / "sketch.cpp"), *objects, "-o", program]
+    subprocess.run(line, check=True, timeout=60)
 
     requests = [messages.to_frame(messages.Hello()), messages.to_frame(messages.Adopt(0, 5))]
     network = messages.Network(2, (messages.DenseLayer(2), messages.DenseLayer(1)))

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from hwtrain.devices import frames, messages
-from hwtrain.devices.messages import Activation, Baseline, Code, Cost, DenseLayer, Network, Observe, Pattern, Probe, Status, Train
+from hwtrain.devices.messages import (
+    Activation,
+    Baseline,
+    Code,
+    Cost,
+    DenseLayer,
+    Network,
+    Observe,
+    Pattern,
+    Probe,
+    Status,
+    Train,
+)
 from hwtrain.errors import FirmwareError
 from tests.firmware import boards, reference
 
@@ -198,7 +210,7 @@ class TestExactlyOnce:
 
     def test_another_version_is_named(self, link):
         frame = frames.Frame(9, messages.Kind.HELLO, 0, 0)
-        with pytest.raises(FirmwareError, match="protocol version 1"):
+        with pytest.raises(FirmwareError, match="speaks protocol 1"):
             messages.payload_of(link.exchange(frame), frame)
 
     def test_noise_is_counted_and_harmless(self, link):
@@ -220,7 +232,8 @@ class TestExactlyOnce:
         link.exchange(frame)
         identity = link.hello()
         assert (identity.boot, identity.expected, identity.network) == (0, 0, None)
-        for request, sequence in ((messages.Rest(), link.sequence), (messages.Rest(), 0), (messages.Reset(), frame.sequence)):
+        late_ones = (messages.Rest(), link.sequence), (messages.Rest(), 0), (messages.Reset(), frame.sequence)
+        for request, sequence in late_ones:
             late = messages.to_frame(request, sequence, BOOT)
             with pytest.raises(FirmwareError) as refused:
                 messages.payload_of(link.exchange(late), late)
@@ -273,6 +286,20 @@ class TestTwin:
         assert refused.value.code == status
         assert digest(twin) == before
 
+    def test_xor_is_learnt_on_the_board(self, twin):
+        twin.do(Network(2, (DenseLayer(2), DenseLayer(1)), low=-20, high=20))
+        for slot, sample in enumerate([(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)]):
+            twin.do(messages.Store(slot, np.array(sample, np.float32)))
+        twin.do(messages.Write(0, np.random.default_rng(3).uniform(-1, 1, 9).astype(np.float32)))
+        baselines = np.concatenate(
+            [
+                Train.unpack(twin.do(Train(Code(3, 0.05), tick, 200, [0] * 200, 100.0, -20, 20, batch=4)))[0]
+                for tick in range(0, 2000, 200)
+            ]
+        )
+        assert baselines[0] > 0.2
+        assert baselines[-1] < 0.005
+
     def test_uint8_samples(self, twin):
         twin.do(XOR)
         twin.do(messages.Store(0, np.array([0, 255, 7], np.uint8)))
@@ -305,7 +332,8 @@ class TestTwin:
         twin.send(frame)
         twin.close()
         twin.open()
-        assert same_bits(np.stack(Train.unpack(messages.payload_of(twin.exchange(frame), frame)), 1), mirror.train(block))
+        trace = Train.unpack(messages.payload_of(twin.exchange(frame), frame))
+        assert same_bits(np.stack(trace, axis=1), mirror.train(block))
         assert digest(twin) == digest_of(mirror.theta)
 
     def test_over_a_pseudo_terminal(self, out):

@@ -38,10 +38,9 @@ class TestPerturbations:
     def test_equal_hwtrain_perturb(self, ask):
         rng = np.random.default_rng(1)
         codes = [
-            messages.Code(int(rng.integers(1 << 32)), 1.0, messages.Pattern(int(rng.integers(3))), bool(rng.integers(2)),
-                          int(rng.integers(1, 5)))
-            for _ in range(300)
-        ]  # fmt: skip
+            messages.Code(seed, 1.0, messages.Pattern(pattern), bool(twice), hold)
+            for seed, pattern, twice, hold in rng.integers([0, 0, 0, 1], [1 << 32, 3, 2, 5], (300, 4)).tolist()
+        ]
         places = [(int(rng.integers(1 << 20)), int(rng.integers(1, 700))) for _ in codes]
         lines = [f"signs {c.kind} {c.hold} {c.seed} {t} {p}" for c, (t, p) in zip(codes, places, strict=True)]
         for code, (tick, size), answer in zip(codes, places, ask(lines), strict=True):
@@ -59,10 +58,9 @@ class TestFrames:
 
     def test_equal_python_on_random_payloads(self, ask):
         rng = np.random.default_rng(2)
-        made = [
-            frames.Frame(1, 2, 3, 4, rng.integers(0, 3 if k % 2 else 256, int(rng.integers(0, 1200)), np.uint8).tobytes())
-            for k in range(200)
-        ]
+        lengths = rng.integers(0, 1200, 200)
+        payloads = [rng.integers(0, 3 if n % 2 else 256, n, np.uint8).tobytes() for n in lengths]
+        made = [frames.Frame(1, 2, 3, 4, payload) for payload in payloads]
         bodies = [(frames.HEADER.pack(1, 2, 3, 4) + frame.payload).hex() for frame in made]
         wires = [frames.encode(frame).hex() for frame in made]
         assert ask([f"encode {body}" for body in bodies]) == wires
@@ -92,8 +90,8 @@ class TestFrames:
 class TestElementary:
     def test_same_bits_as_numpy_and_close_to_the_truth(self, ask):
         rng = np.random.default_rng(4)
-        x = np.concatenate([rng.uniform(-100, 100, 3000), rng.normal(0, 1, 3000), [0.0, -0.0, 0.625, -0.625, 87, -87, 1e-30]])
-        x = x.astype(np.float32)
+        special = [0.0, -0.0, 0.625, -0.625, 87, -87, 1e-30]
+        x = np.concatenate([rng.uniform(-100, 100, 3000), rng.normal(0, 1, 3000), special]).astype(np.float32)
         answers = ask([f"elementary {bits:08x}" for bits in x.view(np.uint32)])
         got = np.array([[int(word, 16) for word in answer.split()] for answer in answers], np.uint32).view(np.float32)
         exp, log, tanh = got.T
@@ -113,7 +111,8 @@ def test_wire_constants_are_the_same_in_c_and_python():
     text += (boards.ROOT / "include" / "hwtrain" / "perturb.h").read_text()
     c = {name: int(value, 0) for name, value in re.findall(r"HWT_(\w+) = (\w+)", text)}
     python = {}
-    for enum in (messages.Kind, messages.Status, messages.Observe, messages.Activation, messages.Bias, messages.Cost, messages.Pattern):
+    m = messages
+    for enum in (m.Kind, m.Status, m.Observe, m.Activation, m.Bias, m.Cost, m.Pattern):
         python |= {member.name: int(member) for member in enum}
     python |= {f"BASELINE_{member.name}": int(member) for member in messages.Baseline}
     python |= {f"CAN_{member.name}": int(member) for member in messages.Capability}
@@ -128,10 +127,9 @@ def test_no_input_crashes_the_decoder_or_gets_a_damaged_frame_through(checked):
 
 def test_static_analysis_is_clean():
     boards.need("cppcheck", "cppcheck")
-    line = ["cppcheck", "--std=c99", "--enable=warning,performance,portability", "--error-exitcode=1", "--inline-suppr", "--quiet"]
-    done = subprocess.run(
-        [*line, "-I", str(boards.ROOT / "include"), str(boards.ROOT / "src")], capture_output=True, text=True, timeout=300
-    )
+    checks = ["--std=c99", "--enable=warning,performance,portability", "--error-exitcode=1", "--quiet"]
+    line = ["cppcheck", *checks, "-I", str(boards.ROOT / "include"), str(boards.ROOT / "src")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -151,5 +149,6 @@ def test_reference_is_close_to_float64(cost):
     moved = (theta + 0.05 * signs).astype(float)
     model = mlp([6, 4, 3], "tanh", "sigmoid")
     y = model.forward(moved[None], samples[None, None, :, :6].astype(float)).outputs[-1]
-    true = (MeanSquaredError() if cost == messages.Cost.MEAN_SQUARED_ERROR else CrossEntropy())(y, samples[:, 6:].astype(float))
+    formula = MeanSquaredError() if cost == messages.Cost.MEAN_SQUARED_ERROR else CrossEntropy()
+    true = formula(y, samples[:, 6:].astype(float))
     assert np.allclose(board.measure(0, 1, signs, 0.05), true, rtol=1e-5)

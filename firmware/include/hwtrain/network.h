@@ -49,7 +49,7 @@ typedef struct hwt_network {
     hwt_layer_t layers[HWT_LAYERS_MAX];
 } hwt_network_t;
 
-/* Where a pass keeps its intermediate results; hwt_workspace lays it out in memory of the caller. */
+/* Where a pass keeps its intermediate results; hwt_workspace_init lays it out in memory of the caller. */
 typedef struct hwt_workspace {
     float *sums;      /* sum_j of the first layer, for the sample now presented */
     float *down;      /* down_j of the layer now computed */
@@ -63,7 +63,7 @@ uint32_t hwt_size(const hwt_network_t *network);
 uint32_t hwt_nodes(const hwt_network_t *network);
 uint16_t hwt_outputs(const hwt_network_t *network);
 uint32_t hwt_workspace_size(const hwt_network_t *network);
-void hwt_workspace(hwt_workspace_t *work, const hwt_network_t *network, float *memory);
+void hwt_workspace_init(hwt_workspace_t *work, const hwt_network_t *network, float *memory);
 
 /* Present a sample: what all passes over it share. */
 void hwt_present(const hwt_network_t *network, const float *theta, const float *x, hwt_workspace_t *work);

@@ -1,9 +1,10 @@
 /* Runs an AVR image in simavr and joins its USART0 to a pseudo-terminal.
  *
- *     simrun MCU IMAGE.elf
+ *     simrun MCU IMAGE.elf [cycles]
  *
  * Prints "ready /dev/pts/N". As fast as the host allows, and asleep while the
- * firmware sleeps and nothing is sent. */
+ * firmware sleeps and nothing is sent. With "cycles" it also prints, for every frame, "cycles N": clock cycles from its last
+ * byte in to the first byte of its reply out. */
 #define _XOPEN_SOURCE 700
 #define _DEFAULT_SOURCE
 
@@ -22,6 +23,9 @@
 
 static int link_fd;
 static int may_send = 1;
+static int counting;
+static avr_t *avr;
+static avr_cycle_count_t asked;
 static avr_irq_t *input;
 static unsigned char out[256];
 static size_t out_count;
@@ -38,8 +42,12 @@ static void flush(void) {
 }
 
 static void on_byte(struct avr_irq_t *irq, uint32_t value, void *context) {
-    (void)irq;
-    (void)context;
+    (void)irq, (void)context;
+    if (counting && asked) {
+        printf("cycles %llu\n", (unsigned long long)(avr->cycle - asked));
+        fflush(stdout);
+        asked = 0;
+    }
     out[out_count++] = (unsigned char)value;
     if (out_count == sizeof out)
         flush();
@@ -64,13 +72,13 @@ static void pump(int patience) {
         if (read(link_fd, &byte, 1) != 1)
             return;
         patience = 0;
+        asked = byte ? 0 : avr->cycle;
         avr_raise_irq(input, byte);
     }
 }
 
-static void on_sleep(avr_t *avr, avr_cycle_count_t cycles) {
-    (void)avr;
-    (void)cycles;
+static void on_sleep(avr_t *who, avr_cycle_count_t cycles) {
+    (void)who, (void)cycles;
     pump(1);
 }
 
@@ -78,10 +86,11 @@ int main(int argc, char **argv) {
     elf_firmware_t firmware;
     struct termios mode;
     uint32_t flags = 0;
-    if (argc != 3)
+    if (argc != 3 && argc != 4)
         return 2;
+    counting = argc == 4;
     memset(&firmware, 0, sizeof firmware);
-    avr_t *avr = avr_make_mcu_by_name(argv[1]);
+    avr = avr_make_mcu_by_name(argv[1]);
     if (!avr || elf_read_firmware(argv[2], &firmware))
         return 1;
     avr_init(avr);

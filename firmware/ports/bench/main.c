@@ -1,12 +1,22 @@
-/* Counts instructions on the Cortex-M4F of QEMU's netduinoplus2, started with -icount shift=0, where one instruction is one
- * nanosecond and SysTick counts 168 MHz. Prints instructions per forward pass and per training step of a 49-4-4 sigmoid network
- * with dense random samples. Instructions, not cycles: QEMU knows neither wait states nor pipelines. */
+/* Counts instructions in QEMU, started with -icount shift=0, where one instruction is one nanosecond: on the Cortex-M4F of
+ * netduinoplus2 (SysTick counts 168 MHz) or, with BENCH_M3, on the Cortex-M3 of mps2-an385 (25 MHz). Prints instructions per
+ * forward pass and per training step of a 49-4-4 sigmoid network with dense random samples. Instructions, not cycles: QEMU
+ * knows neither wait states nor pipelines. */
 #define TICK_COUNT 0x1000000u /* the longest period of SysTick */
 #include "../bare/cortex_m.h"
 #include "hwtrain/board.h"
 
-#define USART1_DR REGISTER(0x40011004)
-#define USART1_CR1 REGISTER(0x4001100C)
+#ifdef BENCH_M3
+#define UART_DATA REGISTER(0x40004000)
+#define UART_CONTROL REGISTER(0x40004008)
+#define UART_ON 1u
+#define MHZ 25u
+#else
+#define UART_DATA REGISTER(0x40011004) /* USART1 */
+#define UART_CONTROL REGISTER(0x4001100C)
+#define UART_ON ((1u << 13) | (1u << 3))
+#define MHZ 168u
+#endif
 #define TIMES 400u
 
 static hwt_board_t board;
@@ -15,12 +25,12 @@ static uint8_t receive[128], replies[64], trace[8 * TIMES], slots[2 * TIMES];
 
 static void put(const char *text) {
     while (*text)
-        USART1_DR = (uint8_t)*text++;
+        UART_DATA = (uint8_t)*text++;
 }
 
 static void report(const char *name, uint32_t before, uint32_t after) {
     uint32_t ticks = (before - after) & 0xFFFFFFu;
-    uint32_t each = (uint32_t)((uint64_t)ticks * 1000u / 168u / TIMES);
+    uint32_t each = (uint32_t)((uint64_t)ticks * 1000u / MHZ / TIMES);
     char digits[12];
     uint8_t at = 11;
     digits[at] = 0;
@@ -49,12 +59,12 @@ int main(void) {
         .window = 1,
     };
     hwt_block_t block = {{7, 1, HWT_RADEMACHER, 0.01f}, 0, TIMES, 1, 1, 1, 0.01f, -8.0f, 8.0f, HWT_BASELINE_SHARED, slots};
-    USART1_CR1 = (1u << 13) | (1u << 3);
+    UART_CONTROL = UART_ON;
     hwt_board_init(&board, &config);
     board.network = (hwt_network_t){49, 2, HWT_MEAN_SQUARED_ERROR, {{4, HWT_SIGMOID, HWT_ADD}, {4, HWT_SIGMOID, HWT_ADD}}};
     board.size = hwt_size(&board.network);
     board.largest = 1.0f;
-    hwt_workspace(&board.work, &board.network, work);
+    hwt_workspace_init(&board.work, &board.network, work);
     for (uint32_t i = 0; i < 220; i++)
         theta[i] = (float)(hwt_mix32(i) >> 8) * 0x1p-23f - 1.0f;
     for (uint32_t i = 0; i < 53; i++)

@@ -1,4 +1,4 @@
-"""Writes the golden files beside it: run it only when the protocol or a formula changes on purpose, and read the difference."""
+"""Writes the golden files beside it: run it only when protocol or formulas change on purpose."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,10 @@ HERE = Path(__file__).parent
 
 
 def perturbations():
+    places = (0, 1, 0, 9), (7, 1, 3, 40), (4294967295, 3, 1000, 220), (123456789, 1, 65535, 33)
     for pattern in messages.Pattern:
         for antithetic in (False, True):
-            for seed, hold, tick, size in ((0, 1, 0, 9), (7, 1, 3, 40), (4294967295, 3, 1000, 220), (123456789, 1, 65535, 33)):
+            for seed, hold, tick, size in places:
                 code = messages.Code(seed, 1.0, pattern, antithetic, hold)
                 down = reference.signs(code, tick, size) < 0
                 signs = "".join("-" if each else "+" for each in down)
@@ -23,9 +24,8 @@ def perturbations():
 
 def wire():
     code = messages.Code(7, 0.01, messages.Pattern.WALSH, antithetic=True, hold=2)
-    network = messages.Network(
-        2, (messages.DenseLayer(2), messages.DenseLayer(1, messages.Activation.TANH, messages.Bias.SUBTRACT)), low=-8, high=8
-    )
+    layers = messages.DenseLayer(2), messages.DenseLayer(1, messages.Activation.TANH, messages.Bias.SUBTRACT)
+    network = messages.Network(2, layers, low=-8, high=8)
     requests = [
         messages.Hello(), messages.Adopt(0, 0x12345678), network, messages.Write(3, np.array([0, 1, -0.5], np.float32)),
         messages.Read(0, 9), messages.Digest(), messages.Store(1, np.array([0, 1, 1], np.float32)),

@@ -1,17 +1,10 @@
-"""Pictures and tables of runs: one page for a run, one page that compares several, and the same as text.
-
-python -m hwtrain.report RUN_DIR                               write its report.html again, print a summary
-python -m hwtrain.report RUN_DIR RUN_DIR ...                   write comparison.html, print a table
-python -m hwtrain.report SWEEP_DIR --against device.cost_noise draw the final metric against a setting
-"""
+"""One run: its report as a page, its pictures, and a summary for a terminal."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shlex
-import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from hwtrain import metrics, pages, runs, svg
-from hwtrain.comparison import compare, comparison_charts, comparison_page, comparison_text
+from hwtrain import checkpoint, svg
 from hwtrain.console import duration
-from hwtrain.errors import ConfigError, HwtrainError, RecordError
-from hwtrain.pages import Table
-from hwtrain.runs import Curve, Run, Summary
+from hwtrain.errors import HwtrainError, RecordError
+from hwtrain.report import metrics, pages
+from hwtrain.report.folder import Curve, Run, is_number
+from hwtrain.report.metrics import Summary
+from hwtrain.report.pages import Table
 from hwtrain.svg import Axis, Mark, escape
 
-MENDABLE = 2  # exit code
 _ENDINGS = {
     "completed": "Completed",
     "target_reached": "Reached its target",
@@ -38,32 +31,6 @@ _ENDINGS = {
 }
 _MOST_POINTS = 2000  # of a curve, in the data of a page; the run folder keeps all
 _MOST_EVENTS = 200  # in the table of a page
-
-
-def write(run_dir: str | Path) -> Path:
-    """Write the report of a run into its folder, finished or not; one that is there is replaced as a whole.
-
-    Returns:
-        Path of the page.
-
-    Raises:
-        RecordError: the folder holds no run, a file of it cannot be read, or the page cannot be written.
-    """
-    run = runs.read(Path(run_dir))
-    return pages.save(run.folder / "report.html", run_page(run))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        found = [runs.read(folder) for folder in runs.find(options.folders)]
-        text = _one(found[0], options) if len(found) == 1 else _several(found, options)
-    except HwtrainError as error:
-        print(f"hwtrain.report: {' '.join(str(error).split())}", file=sys.stderr)
-        return MENDABLE
-    print(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
-    return 0
 
 
 def run_page(run: Run) -> str:
@@ -137,18 +104,8 @@ def run_text(run: Run) -> str:
     return Table([], rows).text()
 
 
-def _one(run: Run, options: argparse.Namespace) -> str:
-    for name, given in (("--against", options.against), ("--level", options.level)):
-        if given is not None:
-            raise ConfigError(f"{name} compares runs, and {run.folder} is one. Name several, or a folder with several.")
-    page = write(run.folder) if options.output is None else pages.save(options.output, run_page(run))
-    lines = [str(page), run_text(run)]
-    if options.svg is not None:
-        lines.insert(1, str(pages.save(options.svg, _main_picture(run, options.metric))))
-    return "\n".join(lines)
-
-
-def _main_picture(run: Run, metric: str | None) -> str:
+def main_picture(run: Run, metric: str | None = None) -> str:
+    """The curve of the metric that counts, alone."""
     metric = metrics.metric_of([run], metric)
     if metric not in run.curves:
         raise RecordError(f"{run.folder} has no curve of {metric!r} to draw: it was not evaluated while it went on.")
@@ -176,7 +133,7 @@ def _ending(run: Run) -> str:
 def _title(run: Run) -> str:
     algorithm = str(run.settings.get("algo._target_", "")).rpartition(".")[2]
     device = run.device.get("name")
-    task = run.settings.get("task.name") or (run.document.get("task") or {}).get("name")
+    task = run.settings.get("task.name")
     if not (algorithm and device):
         return run.folder.resolve().name
     return f"{algorithm} trains {device}" + (f" on {task}" if task else "")
@@ -218,20 +175,20 @@ def _curve_chart(run: Run, names: Sequence[str], title: str, y: Axis, marks: Seq
 
 
 def _parameters(run: Run) -> str | None:
-    """Histogram of the last checkpoint's parameters; None if there is none to be read."""
+    """Histogram of the last checkpoint's parameters; empty if that is damaged, None if there is none."""
+    unit = str(run.device.get("unit") or "")
+    title, axis = "Parameters at the end", Axis(f"parameter [{unit}]" if unit else "parameter")
+    if not any((run.folder / name).exists() for name in (checkpoint.NAME, checkpoint.PREVIOUS)):
+        return None
     try:
-        theta = run.theta()
-    except RecordError:
-        return None
-    if theta is None:
-        return None
-    unit, odd = str(run.device.get("unit") or ""), int((~np.isfinite(theta)).sum())
-    note = f"{theta.shape[-1]} parameters" + (f" of {run.replicas} replicas" if run.replicas > 1 else "")
-    note += f"; {odd} are not finite" if odd else ""
-    marks = [Mark(float(v), f"{k}est allowed") for k in ("low", "high") if runs.is_number(v := run.device.get(k))]
-    return svg.histogram(
-        theta, "Parameters at the end", Axis("parameter" + (f" [{unit}]" if unit else "")), note, marks
-    )
+        theta = np.asarray(checkpoint.load(run.folder)["state.theta"], dtype=float)
+    except (HwtrainError, KeyError, TypeError, ValueError, zlib.error) as error:
+        return svg.histogram(np.empty(0), title, axis, f"the checkpoint cannot be read: {error}")
+    note = f"{theta.shape[-1] if theta.ndim else 1} parameters" + (f" of {run.replicas} replicas" * (run.replicas > 1))
+    note += f"; {odd} are not finite" if (odd := int((~np.isfinite(theta)).sum())) else ""
+    limits = ((name, run.device.get(name)) for name in ("low", "high"))
+    marks = [Mark(value, f"{name}est allowed") for name, value in limits if is_number(value)]
+    return svg.histogram(theta, title, axis, note, marks)
 
 
 def _metrics_table(run: Run) -> str:
@@ -282,56 +239,11 @@ def _configuration(run: Run) -> str:
     return run.text or (json.dumps(config, indent=2) if (config := run.document.get("config")) else "")
 
 
-def _several(found: Sequence[Run], options: argparse.Namespace) -> str:
-    comparison = compare(found, options.metric, options.against, options.level)
-    output = options.output or _home(options.folders, found) / "comparison.html"
-    charts = comparison_charts(comparison)
-    if options.svg is not None and not charts:
-        raise RecordError("there is nothing to draw: no run has a curve, and none was compared against a setting.")
-    lines = [str(pages.save(output, comparison_page(comparison, output.parent)))]
-    if options.svg is not None:
-        lines.append(str(pages.save(options.svg, next(iter(charts.values())))))
-    return "\n".join([*lines, "", comparison_text(comparison)])
-
-
-def _home(folders: Sequence[Path], found: Sequence[Run]) -> Path:
-    """Where a comparison belongs: the one folder given, else the nearest folder around all runs, else here."""
-    if len(folders) == 1:
-        return folders[0]
-    try:
-        common = Path(os.path.commonpath([run.folder.resolve().parent for run in found]))
-    except ValueError:  # on different drives
-        return Path()
-    return Path() if common == Path(common.anchor) else common
-
-
 def _curve_data(curve: Curve) -> dict[str, Any]:
     """Median and spread over replicas, evenly picked if there are too many."""
     every = -(-curve.steps.size // _MOST_POINTS)
     picked = slice(None, None, every)
-    low, q25, median, q75, high = runs.quantiles(curve.values[picked], (0, 0.25, 0.5, 0.75, 1)).tolist()
+    low, q25, median, q75, high = metrics.quantiles(curve.values[picked], (0, 0.25, 0.5, 0.75, 1)).tolist()
     spread = {"q25": q25, "q75": q75, "low": low, "high": high} if curve.values.shape[1] > 1 else {}
     counters = {"steps": curve.steps[picked].tolist(), "measurements": curve.measurements[picked].tolist()}
     return {"every": every, **counters, "median": median, **spread}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m hwtrain.report",
-        description="Report on one run, or compare several. Writes a page that needs no network, prints a table.",
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="RUN_DIR", help="a run folder, or a folder with several"
-    )
-    parser.add_argument("--against", metavar="KEY", help="draw the final metric against a setting: device.cost_noise")
-    parser.add_argument("--metric", help="the metric that counts (default: test_accuracy)")
-    parser.add_argument(
-        "--level", type=float, metavar="X", help="accuracy to reach, as a share (default: the runs' target)"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where the page goes")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the main picture alone as well")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,10 @@
-"""Run folders as numbers: what was measured, how it is summed up over replicas, and what tells runs apart."""
+"""A run folder as numbers: what was measured, counted and set, whether the run ended well, badly or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,11 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import checkpoint
-from hwtrain.errors import ConfigError, RecordError, nearest
+from hwtrain.errors import RecordError
 
 Floats = NDArray[np.float64]
 
 COUNTERS = ("step", "perturbed", "baseline")  # in every line; all else is a metric
-BESIDE_THE_POINT = re.compile(r"(recorder|resume|hydra)(\.|$)")  # settings that change no result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,35 +33,6 @@ class Curve:
     steps: Floats
     measurements: Floats
     values: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Several values in a few numbers, NaN where there is none; values that are NaN are left out and counted.
-
-    Args:
-        median: half are below.
-        q25: a quarter is below.
-        q75: a quarter is above.
-        low: the lowest.
-        high: the highest.
-        count: how many values went in.
-        missing: how many were NaN.
-    """
-
-    median: float
-    q25: float
-    q75: float
-    low: float
-    high: float
-    count: int
-    missing: int
-
-    @classmethod
-    def of(cls, values: Floats) -> Summary:
-        """Sum up values of any shape; infinity is a value like any other."""
-        low, q25, median, q75, high = quantiles(values.ravel(), (0, 0.25, 0.5, 0.75, 1)).tolist()
-        return cls(median, q25, q75, low, high, values.size, int(np.isnan(values).sum()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,50 +114,9 @@ class Run:
         target = self.settings.get("budget.target_accuracy")
         return float(target) if is_number(target) else None
 
-    def theta(self) -> Floats | None:
-        """Parameters of the last checkpoint, (..., p); None if there is none.
-
-        Raises:
-            RecordError: the checkpoint is damaged.
-        """
-        if not any((self.folder / name).exists() for name in (checkpoint.NAME, checkpoint.PREVIOUS)):
-            return None
-        try:
-            theta = checkpoint.load(self.folder).get("state.theta")
-            return None if theta is None else np.asarray(theta, dtype=float)
-        except (zlib.error, TypeError, ValueError) as error:
-            raise RecordError(f"the checkpoint in {self.folder} is damaged ({error})") from error
-
     def _tells(self, name: str) -> bool:
         """Does run.json hold a number, and of this end of the run rather than of one before it was resumed?"""
         return self.outcome is not None and is_number(self.document.get(name))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """Runs that share the value of a setting.
-
-    Args:
-        value: of the setting; `ABSENT` for runs without it.
-        runs: in the order given.
-    """
-
-    value: Any
-    runs: tuple[Run, ...]
-
-    def finals(self, metric: str) -> Floats:
-        """The final metric of every replica of every run, (n,); NaN for a run that has none."""
-        return np.concatenate([run.metrics.get(metric, np.full(run.replicas, np.nan)) for run in self.runs])
-
-
-class _Absent:
-    """Stands for a setting that a run does not have."""
-
-    def __repr__(self) -> str:
-        return "\u2013"
-
-
-ABSENT = _Absent()
 
 
 def find(folders: Iterable[Path]) -> list[Path]:
@@ -244,52 +171,6 @@ def read(folder: Path) -> Run:
     )
 
 
-def quantiles(values: Floats, shares: Sequence[float]) -> Floats:
-    """Quantiles over the last axis, first axis one per share; NaN is left out, infinity is not.
-
-    Between two values they are interpolated as numpy does, but infinity does not spread into what is below it.
-    """
-    ordered = np.sort(values, axis=-1)  # NaN comes last
-    count = np.isfinite(ordered).sum(axis=-1) + np.isinf(ordered).sum(axis=-1)
-    result = np.full((len(shares), *count.shape), np.nan)
-    if not ordered.shape[-1]:
-        return result
-    for index, share in enumerate(shares):
-        place = share * np.maximum(count - 1, 0)
-        below, above = (
-            np.take_along_axis(ordered, f(place).astype(int)[..., None], axis=-1)[..., 0] for f in (np.floor, np.ceil)
-        )
-        with np.errstate(invalid="ignore"):
-            between = below + (place % 1) * (above - below)
-        result[index] = np.where(count == 0, np.nan, np.where(below == above, below, between))
-    return result
-
-
-def effort(runs: Sequence[Run]) -> str:
-    """What learning is counted in: "measurements" if every run counts them, else "steps"."""
-    curves = [curve for run in runs for curve in run.curves.values() if curve.steps[-1] > 0]
-    return "measurements" if curves and all(curve.measurements[-1] > 0 for curve in curves) else "steps"
-
-
-def effort_to(run: Run, level: float, unit: str) -> Floats | None:
-    """Effort until each replica's held-out accuracy first reached a level; infinity if it never did.
-
-    Args:
-        run: the run.
-        level: accuracy [share].
-        unit: "measurements" or "steps".
-
-    Returns:
-        (r,), or None for a run that was never evaluated.
-    """
-    curve = run.curves.get("test_accuracy")
-    if curve is None:
-        return None
-    spent = curve.measurements if unit == "measurements" else curve.steps
-    reached = curve.values >= level
-    return np.where(reached.any(axis=0), spent[reached.argmax(axis=0)], np.inf)
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted key; a list is one value."""
     flat: dict[str, Any] = {}
@@ -297,59 +178,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return flat
-
-
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Keys of the settings that differ between runs, without those that change no result.
-
-    A key that repeats another everywhere, as `device.network.sizes` does `network.sizes`, is left out.
-    """
-    keys = dict.fromkeys(key for run in runs for key in run.settings if not BESIDE_THE_POINT.match(key))
-    columns = {key: [identity(run.settings.get(key, ABSENT)) for run in runs] for key in keys}
-    varied = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    return [
-        key
-        for key, column in varied.items()
-        if not any(key.endswith(f".{other}") and column == varied[other] for other in varied)
-    ]
-
-
-def resolve_key(runs: Sequence[Run], key: str) -> str:
-    """The full key of a setting; `algo` stands for the class that it names.
-
-    Raises:
-        ConfigError: no run has it; the message names the nearest.
-    """
-    known = {name for run in runs for name in run.settings}
-    for name in (key, f"{key}._target_"):
-        if name in known:
-            return name
-    raise ConfigError(f"no run has a setting {key!r}. {nearest(key, known)}")
-
-
-def numeric_key(runs: Sequence[Run]) -> str | None:
-    """The one setting with numbers in which the runs differ, seeds aside; None if there is none or more than one."""
-    numeric = [
-        key
-        for key in differing(runs)
-        if key.rpartition(".")[2] != "seed" and all(is_number(run.settings.get(key)) for run in runs)
-    ]
-    return numeric[0] if len(numeric) == 1 else None
-
-
-def pools(runs: Sequence[Run], key: str) -> list[Pool]:
-    """Runs gathered by the value of a setting: numbers first, rising; then the others in the order given."""
-    gathered: dict[Any, list[Run]] = {}
-    for run in runs:
-        gathered.setdefault(identity(run.settings.get(key, ABSENT)), []).append(run)
-    all_pools = [Pool(members[0].settings.get(key, ABSENT), tuple(members)) for members in gathered.values()]
-    numbers = sorted((pool for pool in all_pools if is_number(pool.value)), key=lambda pool: float(pool.value))
-    return numbers + [pool for pool in all_pools if not is_number(pool.value)]
-
-
-def identity(value: Any) -> tuple[str, Any]:
-    """What makes two settings the same: 1 and 1.0 are, 1 and true are not."""
-    return ("number", float(value)) if is_number(value) else (type(value).__name__, json.dumps(value, default=repr))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

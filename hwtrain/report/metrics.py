@@ -1,17 +1,16 @@
-"""How a metric is called, summed up, written and drawn."""
+"""A metric over replicas: how it is summed up, called, written and drawn."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from hwtrain import runs
 from hwtrain.errors import ConfigError, nearest
-from hwtrain.runs import Floats, Run, Summary
+from hwtrain.report.folder import Floats, Run
 from hwtrain.svg import Axis, Series
 
 _NAMES = {
@@ -24,6 +23,56 @@ _NAMES = {
 }
 _PREFERRED = ("test_accuracy", "test_cost", "train_accuracy", "train_cost", "cost")
 QUARTILES_FROM = 8  # replicas; with fewer the band is their whole range
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Several values in a few numbers, NaN where there is none; values that are NaN are left out and counted.
+
+    Args:
+        median: half are below.
+        q25: a quarter is below.
+        q75: a quarter is above.
+        low: the lowest.
+        high: the highest.
+        count: how many values went in.
+        missing: how many were NaN.
+    """
+
+    median: float
+    q25: float
+    q75: float
+    low: float
+    high: float
+    count: int
+    missing: int
+
+    @classmethod
+    def of(cls, values: Floats) -> Summary:
+        """Sum up values of any shape; infinity is a value like any other."""
+        low, q25, median, q75, high = quantiles(values.ravel(), (0, 0.25, 0.5, 0.75, 1)).tolist()
+        return cls(median, q25, q75, low, high, values.size, int(np.isnan(values).sum()))
+
+
+def quantiles(values: Floats, shares: Sequence[float]) -> Floats:
+    """Quantiles over the last axis, first axis one per share; NaN is left out, infinity is not.
+
+    Between two values they are interpolated as numpy does, but infinity does not spread into what is below it.
+    """
+    ordered = np.sort(values, axis=-1)  # NaN comes last
+    count = np.isfinite(ordered).sum(axis=-1) + np.isinf(ordered).sum(axis=-1)
+    result = np.full((len(shares), *count.shape), np.nan)
+    if not ordered.shape[-1]:
+        return result
+    for index, share in enumerate(shares):
+        place = share * np.maximum(count - 1, 0)
+        below, above = (
+            np.take_along_axis(ordered, f(place).astype(int)[..., None], axis=-1)[..., 0] for f in (np.floor, np.ceil)
+        )
+        with np.errstate(invalid="ignore"):
+            between = below + (place % 1) * (above - below)
+        result[index] = np.where(count == 0, np.nan, np.where(below == above, below, between))
+    return result
 
 
 def metric_of(found: Sequence[Run], wanted: str | None) -> str:
@@ -101,7 +150,7 @@ def wants_log(parts: Sequence[Floats]) -> bool:
 def line(x: Floats, values: Floats, metric: str, name: str, color: str = "") -> Series:
     """The median over replicas of values (n, r), and their spread."""
     shares = (0.25, 0.5, 0.75) if values.shape[1] >= QUARTILES_FROM else (0, 0.5, 1)
-    low, middle, high = runs.quantiles(values, shares) * factor(metric)
+    low, middle, high = quantiles(values, shares) * factor(metric)
     if values.shape[1] == 1:
         return Series(x, middle, name, color=color)
     return Series(x, middle, name, low, high, color)

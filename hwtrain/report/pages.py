@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwtrain import runs
 from hwtrain.errors import RecordError
+from hwtrain.report.folder import flatten, is_number
+from hwtrain.report.settings import ABSENT
 from hwtrain.svg import escape
 
 SCHEMA = 1  # of the data inside a page
@@ -34,13 +35,13 @@ details { margin-top: 2.2rem }
 .figures b { display: block; font-size: 1.25rem; font-weight: 600 }
 .figures span { color: #666; font-size: .85rem }
 .gallery { display: flex; flex-wrap: wrap; gap: 1.2rem }
-.gallery figure { margin: 0 }
+.gallery figure { margin: 0; flex: 1 1 480px; max-width: 640px }
 svg { display: block; max-width: 100%; height: auto }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 th, td { padding: .25rem 1.2rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4 }
 th { font-weight: 600; color: #444 }
-td { overflow-wrap: anywhere; max-width: 46rem }
+td:not(:last-child) { white-space: nowrap }
 pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4 }
 """
 
@@ -108,7 +109,7 @@ def section(title: str, content: str, folded: bool = False) -> str:
 def mapping(value: Any) -> str:
     """A nested JSON object as a table of dotted keys."""
     return (
-        Table([], [[key, plain(item)] for key, item in runs.flatten(value).items()]).html()
+        Table([], [[key, plain(item)] for key, item in flatten(value).items()]).html()
         if isinstance(value, dict)
         else ""
     )
@@ -139,20 +140,25 @@ def whole(number: int) -> str:
 
 def setting(value: Any) -> str:
     """A setting as people write it; a class by its own name."""
-    if value is runs.ABSENT:
+    if value is ABSENT:
         return repr(value)
-    if runs.is_number(value):
+    if is_number(value):
         return f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, str):
         return value.rpartition(".")[2] if value.startswith("hwtrain.") else value
     return json.dumps(value)
 
 
-def brief(keys: Sequence[str]) -> list[str]:
-    """Keys without what is not needed to tell them apart; `algo._target_` becomes `algo`."""
-    keys = [key.removesuffix("._target_") for key in keys]
-    last = [key.rpartition(".")[2] for key in keys]
-    return [name if last.count(name) == 1 else key for name, key in zip(last, keys, strict=True)]
+def brief(keys: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Keys without what is not needed to tell them apart, and from names that are taken."""
+    keys = [full(key) for key in keys]
+    last = [*taken, *(key.rpartition(".")[2] for key in keys)]
+    return [key if last.count(name) > 1 else name for name, key in zip(last[len(taken) :], keys, strict=True)]
+
+
+def full(key: str) -> str:
+    """A dotted key as it is given: `algo` for `algo._target_`."""
+    return key.removesuffix("._target_")
 
 
 def plain(value: Any) -> str:

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
-from hwtrain import metrics, pages, runs, svg
+from hwtrain import svg
 from hwtrain.errors import ConfigError
-from hwtrain.pages import Table
-from hwtrain.runs import Curve, Floats, Pool, Run, Summary
+from hwtrain.report import metrics, pages, settings
+from hwtrain.report.folder import Curve, Floats, Run, is_number
+from hwtrain.report.metrics import Summary
+from hwtrain.report.pages import Table
+from hwtrain.report.settings import ABSENT, Pool
 from hwtrain.svg import Axis, Group, Mark, Series, escape
 
 
@@ -36,7 +38,7 @@ class Level:
 
     def efforts(self, members: Iterable[Run]) -> Floats:
         """One number per replica of all runs that were evaluated, (n,); infinity where it was not reached."""
-        rows = [row for run in members if (row := runs.effort_to(run, self.accuracy, self.unit)) is not None]
+        rows = [row for run in members if (row := effort_to(run, self.accuracy, self.unit)) is not None]
         return np.concatenate(rows) if rows else np.empty(0)
 
 
@@ -65,10 +67,15 @@ class Comparison:
     level: Level | None
 
     @property
+    def label(self) -> str:
+        """The setting, as it is given."""
+        return pages.full(self.key or "")
+
+    @property
     def mixed(self) -> list[str]:
         """Settings, seeds aside, that differ between runs of the same pool."""
-        inside = (key for pool in self.pools for key in runs.differing(pool.runs))
-        return [key for key in dict.fromkeys(inside) if key.rpartition(".")[2] != "seed"]
+        inside = (key for pool in self.pools for key in settings.differing(pool.runs))
+        return [key for key in dict.fromkeys(inside) if not settings.is_seed(key)]
 
 
 def compare(
@@ -89,19 +96,19 @@ def compare(
         raise ConfigError(
             f"--level is a share of right answers, above 0 and at most 1, not {level:g}. Say --level 0.95"
         )
-    key = runs.numeric_key(found) if against is None else runs.resolve_key(found, against)
+    key = settings.numeric_key(found) if against is None else settings.resolve_key(found, against)
     targets = {run.target for run in found}
     accuracy = level if level is not None else targets.pop() if len(targets) == 1 else None
     evaluated = any("test_accuracy" in run.curves for run in found)
-    unit = runs.effort(found)
+    unit = effort(found)
     return Comparison(
         tuple(found),
         tuple(_short([run.folder for run in found])),
-        tuple(runs.differing(found)),
+        tuple(settings.differing(found)),
         metrics.metric_of(found, metric),
         unit,
         key,
-        () if key is None else tuple(runs.pools(found, key)),
+        () if key is None else tuple(settings.pools(found, key)),
         Level(accuracy, unit) if accuracy is not None and evaluated else None,
     )
 
@@ -111,7 +118,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
     links = [_link(run, name, folder) for run, name in zip(comparison.runs, comparison.names, strict=True)]
     sections = [
         pages.gallery([*comparison_charts(comparison).values()]),
-        pages.section(f"Against {comparison.key}", _pools_table(comparison).html()),
+        pages.section(f"Against {comparison.label}", _pools_table(comparison).html()),
         pages.section("Runs", _runs_table(comparison).html(links)),
     ]
     data = {
@@ -141,10 +148,33 @@ def comparison_text(comparison: Comparison) -> str:
     """A comparison as tables for a terminal."""
     tables = [_runs_table(comparison), _pools_table(comparison)]
     parts = [table.text() for table in tables if table.rows]
-    return "\n\n".join([*parts, note] if (note := _mixed_note(comparison)) else parts)
+    notes = [_mixed_note(comparison), _key_note(comparison)]
+    return "\n\n".join([*parts, *filter(None, notes)])
 
 
-# Tables
+def effort(runs: Sequence[Run]) -> str:
+    """What learning is counted in: "measurements" if every run counts them, else "steps"."""
+    curves = [curve for run in runs for curve in run.curves.values() if curve.steps[-1] > 0]
+    return "measurements" if curves and all(curve.measurements[-1] > 0 for curve in curves) else "steps"
+
+
+def effort_to(run: Run, level: float, unit: str) -> Floats | None:
+    """Effort until each replica's held-out accuracy first reached a level; infinity if it never did.
+
+    Args:
+        run: the run.
+        level: accuracy [share].
+        unit: "measurements" or "steps".
+
+    Returns:
+        (r,), or None for a run that was never evaluated.
+    """
+    curve = run.curves.get("test_accuracy")
+    if curve is None:
+        return None
+    spent = curve.measurements if unit == "measurements" else curve.steps
+    reached = curve.values >= level
+    return np.where(reached.any(axis=0), spent[reached.argmax(axis=0)], np.inf)
 
 
 def _runs_table(comparison: Comparison) -> Table:
@@ -152,10 +182,11 @@ def _runs_table(comparison: Comparison) -> Table:
     finals = [run.metrics for run in comparison.runs]
     known = metrics.ordered({name: None for final in finals for name in final})
     names = [comparison.metric, *(name for name in known if name not in (comparison.metric, "gradient_angle"))]
-    header = ["run", *pages.brief(comparison.keys), "outcome", "steps", "measurements", *map(metrics.name_of, names)]
+    fixed = ("run", "outcome", "steps", "measurements")
+    header = [fixed[0], *pages.brief(comparison.keys, fixed), *fixed[1:], *map(metrics.name_of, names)]
     rows = []
     for label, run, final in zip(comparison.names, comparison.runs, finals, strict=True):
-        row = [label, *(pages.setting(run.settings.get(key, runs.ABSENT)) for key in comparison.keys)]
+        row = [label, *(pages.setting(run.settings.get(key, ABSENT)) for key in comparison.keys)]
         row += [run.outcome or "unfinished", pages.whole(run.steps), pages.whole(run.measurements)]
         row += [metrics.stated(name, final[name], brief=True) if name in final else "\u2013" for name in names]
         rows.append(row + _level_cells(comparison, [run]))
@@ -165,7 +196,7 @@ def _runs_table(comparison: Comparison) -> Table:
 def _pools_table(comparison: Comparison) -> Table:
     """Of every value of the setting how many runs, the final metric, effort; without rows if there is no setting."""
     metric = comparison.metric
-    header = [comparison.key or "", "runs", "replicas", metrics.name_of(metric), "quartiles"]
+    header = [comparison.label, "runs", "replicas", metrics.name_of(metric), "quartiles"]
     rows = []
     for pool in comparison.pools:
         values = pool.finals(metric)
@@ -189,9 +220,6 @@ def _level_cells(comparison: Comparison, members: Sequence[Run]) -> list[str]:
     return [text if efforts.size == 1 else f"{text} ({reached} of {efforts.size})"]
 
 
-# Pictures
-
-
 def _metric_chart(comparison: Comparison) -> str:
     metric = comparison.metric
     values = [pool.finals(metric) * metrics.factor(metric) for pool in comparison.pools]
@@ -199,14 +227,14 @@ def _metric_chart(comparison: Comparison) -> str:
     notes = [
         "" if count == row.size else f"{count}/{row.size} finite" for count, row in zip(finite, values, strict=True)
     ]
-    title = f"{pages.capital(metrics.name_of(metric))} against {comparison.key}"
+    title = f"{pages.capital(metrics.name_of(metric))} against {comparison.label}"
     return _pools_chart(comparison, values, title, metrics.axis_of(metric, values), notes)
 
 
 def _level_chart(comparison: Comparison, level: Level) -> str:
     values = [level.efforts(pool.runs) for pool in comparison.pools]
     notes = [f"{np.isfinite(row).sum()}/{row.size}" for row in values]
-    title = f"{pages.capital(str(level))} accuracy against {comparison.key}"
+    title = f"{pages.capital(str(level))} accuracy against {comparison.label}"
     axis = Axis(level.unit, log=metrics.wants_log(values), floor=0)
     return _pools_chart(comparison, values, title, axis, notes, "; above: how many reached it")
 
@@ -222,14 +250,16 @@ def _pools_chart(
         for place, summary, row, note in zip(places, summaries, values, notes, strict=True)
     ]
     mixed = f"; pooled over {', '.join(pages.brief(comparison.mixed))}" if comparison.mixed else ""
-    return svg.value_chart(groups, title, axis, y, f"point: median; bar: quartiles; dot: one replica{legend}{mixed}")
+    note = f"point: median; bar: quartiles; dot: one replica{legend}{mixed}"
+    joined = all(is_number(pool.value) for pool in comparison.pools)
+    return svg.value_chart(groups, title, axis, y, note, joined)
 
 
 def _places(comparison: Comparison) -> tuple[list[float], Axis]:
     """Where the values of the setting stand: at their size, or side by side if that says nothing or crowds them."""
-    label = (comparison.key or "").removesuffix("._target_")
+    label = comparison.label
     values = [pool.value for pool in comparison.pools]
-    numbers = [float(value) for value in values if runs.is_number(value)]
+    numbers = [float(value) for value in values if is_number(value)]
     positive = [number for number in numbers if number > 0]
     far_apart = bool(positive) and positive[-1] >= 20 * positive[0]
     if len(numbers) == len(values) and (not far_apart or len(positive) == len(numbers)):
@@ -243,7 +273,7 @@ def _curves(comparison: Comparison) -> list[Series]:
     colors: Sequence[str]
     if comparison.key is not None:
         groups = [(pages.setting(pool.value), pool.runs) for pool in comparison.pools]
-        ordered = len(groups) > 2 and all(runs.is_number(pool.value) for pool in comparison.pools)
+        ordered = len(groups) > 2 and all(is_number(pool.value) for pool in comparison.pools)
         colors = svg.sequential(len(groups)) if ordered else [""] * len(groups)
     else:
         groups = [(label, [run]) for label, run in zip(_labels(comparison), comparison.runs, strict=True)]
@@ -272,7 +302,7 @@ def _labels(comparison: Comparison) -> Sequence[str]:
     """Runs named by their settings, if few settings differ and they tell all runs apart; else by their folders."""
     names = pages.brief(comparison.keys)
     labels = [
-        ", ".join(f"{name} {pages.setting(run.settings.get(key, runs.ABSENT))}" for name, key in keys)
+        ", ".join(f"{name} {pages.setting(run.settings.get(key, ABSENT))}" for name, key in keys)
         for run in comparison.runs
         for keys in (list(zip(names, comparison.keys, strict=True)),)
     ]
@@ -291,13 +321,18 @@ def _stacked(curves: Sequence[Curve], unit: str) -> tuple[Floats, Floats]:
     return x, np.stack(columns, axis=-1)
 
 
-# Words and data
-
-
 def _mixed_note(comparison: Comparison) -> str:
     if not comparison.mixed:
         return ""
-    return f"Runs with the same {comparison.key} are pooled, although they differ in {', '.join(comparison.mixed)}."
+    others = ", ".join(map(pages.full, comparison.mixed))
+    return f"Runs with the same {comparison.label} are pooled, although they differ in {others}."
+
+
+def _key_note(comparison: Comparison) -> str:
+    """What could be drawn, where nothing was chosen."""
+    if comparison.key is not None or not comparison.keys:
+        return ""
+    return f"To draw a picture against one setting: --against {' | '.join(map(pages.full, comparison.keys))}"
 
 
 def _short(folders: Sequence[Path]) -> list[str]:
@@ -317,7 +352,9 @@ def _link(run: Run, name: str, folder: Path) -> str:
         target = Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive
         return escape(name)
-    return f'<a href="{escape(quote(target))}">{escape(name)}</a>' if page.exists() else escape(name)
+    for character in "%#? ":  # what a link would understand otherwise
+        target = target.replace(character, f"%{ord(character):02X}")
+    return f'<a href="{escape(target)}">{escape(name)}</a>' if page.exists() else escape(name)
 
 
 def _run_data(comparison: Comparison, run: Run) -> dict[str, Any]:
@@ -334,7 +371,7 @@ def _run_data(comparison: Comparison, run: Run) -> dict[str, Any]:
 def _pool_data(comparison: Comparison, pool: Pool) -> dict[str, Any]:
     level = comparison.level
     return {
-        "value": None if pool.value is runs.ABSENT else pool.value,
+        "value": None if pool.value is ABSENT else pool.value,
         "runs": [name for name, run in zip(comparison.names, comparison.runs, strict=True) if run in pool.runs],
         **metrics.summary_data(pool.finals(comparison.metric)),
         **({} if level is None else {"effort": metrics.summary_data(level.efforts(pool.runs))}),
