@@ -54,7 +54,8 @@ class CrossEntropy:
         return result
 
     def gradient(self, output: Array, target: Array) -> Array:
-        result: Array = softmax(output, axis=-1) - self._smooth(target)
+        smooth = self._smooth(target)
+        result: Array = softmax(output, axis=-1) * smooth.sum(axis=-1, keepdims=True) - smooth
         return result
 
     def _smooth(self, target: Array) -> Array:

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Site
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Sample, Site
 from hwtrain.errors import CapabilityError, LimitError
 
+_FROM_TARGET = Can.COST | Can.SAMPLE_COST | Can.GRADIENT
 
-def check(spec: DeviceSpec, commands: Sequence[Command]) -> None:
+
+def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = None) -> None:
     """Check all commands of a step against what the device declared.
+
+    Args:
+        spec: the device's account of itself.
+        commands: in the order in which they will be carried out.
+        held: parameters that the device holds already, (..., p), where they are known.
 
     Raises:
         CapabilityError: a command wants what the device does not offer.
         LimitError: a parameter is not finite or out of range, also under a probe, or a shape is wrong.
     """
-    theta: Array | None = None
+    theta = held
     for command in commands:
         match command:
             case Program():
@@ -35,23 +42,35 @@ def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> N
         needed |= Can.PROBE if probes.site is Site.PARAMETERS else Can.NODE_PROBE
         if probes.count < 1:
             raise LimitError(f"{probes.count} probes asked of {spec.name!r}; at least 1. Nothing was sent.")
+        if np.shape(probes.seed) != spec.replicas:
+            raise LimitError(
+                f"probes for seeds of shape {np.shape(probes.seed)}; {spec.name!r} has replicas {spec.replicas}. "
+                "Nothing was sent."
+            )
     if needed not in spec.can:
         missing = needed & ~spec.can
         raise CapabilityError(
             f"a measurement wants {missing.names()}; {spec.name!r} offers {spec.can.names()}. Nothing was sent."
         )
-    if command.sample.x.shape[-1] != spec.inputs or command.sample.x.ndim < 3:
-        raise LimitError(
-            f"sample of shape {command.sample.x.shape}; {spec.name!r} takes (..., t, b, {spec.inputs}). "
-            "Nothing was sent."
-        )
-    target = command.sample.target
-    if target is not None and target.shape[-1] != spec.outputs:
-        raise LimitError(
-            f"target of shape {target.shape}; {spec.name!r} gives (..., t, b, {spec.outputs}). Nothing was sent."
-        )
+    _check_sample(spec, command.sample, needs_target=bool(command.observe & _FROM_TARGET))
     if probes is not None and theta is not None and probes.site is Site.PARAMETERS and _bounded(spec):
         _check_theta(spec, theta, probes.perturbation.reach(spec.size))
+
+
+def _check_sample(spec: DeviceSpec, sample: Sample, *, needs_target: bool) -> None:
+    x, target = sample.x, sample.target
+    if x.ndim < 3 or x.shape[-1] != spec.inputs or x.shape[:-3] not in ((), spec.replicas):
+        replicas = f"{spec.replicas} or no replica axes, then " if spec.replicas else ""
+        raise LimitError(
+            f"sample of shape {x.shape}; {spec.name!r} takes {replicas}(t, b, {spec.inputs}). Nothing was sent."
+        )
+    if target is None:
+        if needs_target:
+            raise LimitError("a cost was asked for a sample without a target. Nothing was sent.")
+    elif target.shape != (*x.shape[:-1], spec.outputs):
+        raise LimitError(
+            f"target of shape {target.shape}; this sample's must be {(*x.shape[:-1], spec.outputs)}. Nothing was sent."
+        )
 
 
 def _bounded(spec: DeviceSpec) -> bool:

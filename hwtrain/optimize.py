@@ -83,7 +83,7 @@ class Adam:
 
 
 def moved(theta: Array, change: Array, low: float, high: float) -> Array:
-    """The next theta, kept from `low` to `high`; where it overflows, the old one, so that divergence does not spread."""
+    """The next theta, kept from `low` to `high`; where it overflows, the old one, so that it cannot spread."""
     target = theta - change
     if not np.isfinite(np.add.reduce(target, axis=None)):
         target = np.where(np.isfinite(target), target, theta)

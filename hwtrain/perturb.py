@@ -2,7 +2,8 @@
 
 Each is a pure function of (seed, step, index) in 32-bit integers (the sinusoid's phase apart), so host and
 microcontroller agree on every bit, any probe can be made again at any time, and a few bytes describe any number of
-them. All have mean zero and are mutually orthogonal, exactly or statistically, over a window of `block` steps.
+them. All but the sequential code have mean zero, and all are mutually orthogonal, exactly or statistically, over a
+window of `block` steps.
 
 The size of a perturbation is given either as `amplitude`, the largest move of one parameter in the device's unit, or as
 `norm`, the length m of the whole vector of p perturbations, which is how the published code of MGD states it

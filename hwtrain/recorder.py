@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hwtrain import checkpoint, checks, report
+from hwtrain import checkpoint, checks
 from hwtrain.core import Array
 from hwtrain.errors import HwtrainError, RecordError
+from hwtrain.report import write as write_report
 
 SCHEMA = 1
 
@@ -129,7 +130,7 @@ class RunFolder:
         self._metrics.close()
         self._events.close()
         if self._report:
-            report.write(self.folder)
+            write_report(self.folder)
 
     def _append(self, file: Any, document: Mapping[str, Any]) -> None:
         try:

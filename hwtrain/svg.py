@@ -373,7 +373,8 @@ def _log_ticks(low: float, high: float, most: int) -> list[_Tick]:
     """Powers of ten; over less than two of them also their doubles and fivefolds, or equal steps."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     if high - low >= 2:
-        values = [10.0**power for power in powers][:: -(-len(powers) // most)]
+        every = -(-len(powers) // most)
+        values = [10.0**power for power in powers if power % every == 0]
         return [_Tick(value, *_power_text(value, values)) for value in values]
     values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     values = [value for value in values if low - 1e-9 <= math.log10(value) <= high + 1e-9]

@@ -13,10 +13,9 @@ import pytest
 from hwtrain import draws
 from hwtrain.algorithms.mgd import MGD
 from hwtrain.conformance import AlgorithmConformance, DeviceConformance, Goal, PerturbationConformance
-from hwtrain.core import Can, Measure, Program, Site
+from hwtrain.core import Can, Measure, Program
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
-from hwtrain.errors import LimitError
 from hwtrain.limits import check
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
@@ -28,10 +27,9 @@ class Sound:
     offers = Can.COST | Can.SAMPLE_COST | Can.PROBE | Can.STATE
 
     def __init__(self, chips=None, seed=0, **settings):
-        self.sim = Simulated(
-            mlp([2, 2, 1]), MeanSquaredError(), seed=seed, chips=chips, **{"low": -1.0, "high": 1.0} | settings
-        )
-        self.spec = replace(self.sim.spec, can=self.offers)
+        limits = {"low": -1.0, "high": 1.0} | {key: settings.pop(key) for key in ("low", "high") if key in settings}
+        self.sim = Simulated(mlp([2, 2, 1]), MeanSquaredError(), seed=seed, chips=chips, **settings)  # refuses little
+        self.spec = replace(self.sim.spec, can=self.offers, **limits)
         self.held = np.zeros((*self.spec.replicas, self.spec.size))
 
     def execute(self, commands):
@@ -39,17 +37,7 @@ class Sound:
         return tuple(reading for command in commands for reading in self.carry_out(command))
 
     def check(self, commands):
-        theta = self.held
-        for command in commands:
-            if isinstance(command, Program):
-                check(self.spec, [command])
-                theta = command.theta
-                continue
-            probing = command.probes is not None and command.probes.site is Site.PARAMETERS
-            check(self.spec, [Program(theta), command] if probing else [command])
-            x, target = command.sample.x, command.sample.target
-            if target is None or x.shape[:-1] != target.shape[:-1] or x.shape[:-3] not in ((), self.spec.replicas):
-                raise LimitError("sample and target do not fit each other or the device. Nothing was sent.")
+        check(self.spec, commands, self.held)
 
     def carry_out(self, command):
         if isinstance(command, Program):

@@ -108,11 +108,11 @@ class MGDAnalog:
         assert readings[0].cost is not None
         cost = readings[0].cost[..., 0]
         size = state.theta.shape[-1]
-        before = cost if state.step % self.tau_x == 0 else state.cost  # the step of a new sample is no modulation
+        begins = state.step % self.tau_x == 0 or ~np.isfinite(state.cost)  # the step of a new sample is no modulation
+        before = np.where(begins, cost, state.cost)
         keep = self.tau_hp / (self.tau_hp + 1)
         modulation = keep * (state.modulation + cost - before)
-        valid = np.isfinite(modulation)
-        modulation = np.where(valid, modulation, 0.0)
+        modulation = np.where(np.isfinite(modulation), modulation, 0.0)  # a measurement that failed moves nothing
 
         instant = (
             modulation[..., None] * self._probe(state).dense(size)[..., 0, :] / self.perturbation.mean_square(size)
@@ -124,7 +124,7 @@ class MGDAnalog:
             state,
             theta=theta,
             homodyne=homodyne,
-            cost=np.where(valid, cost, before),
+            cost=cost,
             modulation=modulation,
             step=state.step + 1,
             updates=state.updates + 1,

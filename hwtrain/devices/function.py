@@ -66,7 +66,7 @@ class FunctionDevice:
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Call the function once for every measurement and every time step of the sample."""
-        check(self._spec, commands)
+        check(self._spec, commands, self._theta)
         readings = []
         for command in commands:
             match command:
@@ -88,8 +88,7 @@ class FunctionDevice:
         output = np.stack([[self._call(self._theta + delta, x) for x in sample.x] for delta in deltas])
         cost = None
         if command.observe & Can.COST:
-            if sample.target is None:
-                raise ConfigError("a cost was asked for a sample without a target")
+            assert sample.target is not None  # checked above
             cost = self._cost(output, sample.target).mean(axis=(-2, -1))
         return Reading(cost=cost, output=output if command.observe & Can.OUTPUT else None)
 

@@ -25,9 +25,9 @@ from hwtrain.sim.networks import Network, Neurons
 class Simulated:
     """A network of neurons with programmable parameters.
 
-    A parameter acts as gain * value + error: `value` is what was programmed, rounded to `parameter_bits`; `error` is
-    what writing and drift have left behind. A probe is added by a separate actuator, so it is neither rounded nor
-    written.
+    A parameter acts as gain * (value + probe) + error: `value` is what was programmed, rounded to `parameter_bits`;
+    `error` is what writing and drift have left behind. A probe is added by a separate actuator, so it is neither
+    rounded nor written.
 
     Args:
         network: the forward model.
@@ -125,7 +125,7 @@ class Simulated:
             size=network.size,
             low=-math.inf if low is None else low,
             high=math.inf if high is None else high,
-            noise=cost_noise,
+            noise=max(self._probe_noise, self._baseline_noise),
             replicas=self._replicas,
             layers=network.layers,
             can=Can.COST
@@ -146,8 +146,8 @@ class Simulated:
 
         self._target = np.zeros((*self._replicas, network.size))
         self._error = np.zeros_like(self._target)
-        self._counts = {"write": 0, "cost": 0, "read": 0, "drift": 0}
-        self._acting: Array | None = None
+        self._writes = np.zeros(self._replicas, dtype=np.uint32)
+        self._counts = {"cost": 0, "read": 0, "drift": 0}
 
     @property
     def spec(self) -> DeviceSpec:
@@ -156,7 +156,7 @@ class Simulated:
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Program and measure; refuses what the spec does not offer before anything changes."""
-        check(self._spec, commands)
+        check(self._spec, commands, self._target)
         readings: list[Reading] = []
         sharing: list[Measure] = []  # costs of one sample, which take one pass of the network together
         for command in commands:
@@ -182,39 +182,30 @@ class Simulated:
     def snapshot(self) -> dict[str, Array]:
         """Programmed values, what writing and drift left behind, and the counts that name cycle draws."""
         counts = {name: np.asarray(count) for name, count in self._counts.items()}
-        return {"target": self._target.copy(), "error": self._error.copy(), **counts}
+        return {"target": self._target.copy(), "error": self._error.copy(), "writes": self._writes.copy(), **counts}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """The inverse of `snapshot`."""
         self._target, self._error = snapshot["target"].copy(), snapshot["error"].copy()
+        self._writes = snapshot["writes"].astype(np.uint32)
         self._counts = {name: int(snapshot[name]) for name in self._counts}
-        self._acting = None
 
     def _program(self, theta: Array) -> None:
         if theta is self._target:
             return
         target = self._quantised(np.asarray(theta, dtype=np.float64))
-        if self._update_noise:
-            moved = target != self._target
-            noise = self._update_noise * draws.normal(self._cycle, self._next("write"), self._spec.size)
-            self._error = np.where(moved, noise + self._error if self._incremental else noise, self._error)
-        elif self._drift and not self._incremental:
-            self._error = np.where(target != self._target, 0.0, self._error)
+        if self._update_noise or self._drift:
+            self._error = np.where(target != self._target, self._landing(target), self._error)
         self._target = target
-        self._acting = None
 
-    def _parameters(self) -> Array:
-        """The parameters as they act, (..., p)."""
-        if self._acting is None:
-            theta = self._target
-            if self._gain is not None:
-                theta = self._gain * theta
-            if self._update_noise or self._drift:
-                theta = theta + self._error
-            if self._stuck is not None:
-                theta = np.where(self._stuck, self._stuck_at, theta)
-            self._acting = theta.astype(self._dtype, copy=False)
-        return self._acting
+    def _landing(self, target: Array) -> Array:
+        """What a write of every parameter would leave behind; counts a write on the chips where one moves."""
+        kept = self._error if self._incremental else np.zeros_like(self._error)
+        if not self._update_noise:
+            return kept
+        noise = draws.normal(draws.mix32(self._cycle ^ draws.mix32(self._writes)), 0, self._spec.size)
+        self._writes = self._writes + (target != self._target).any(axis=-1).astype(np.uint32)
+        return kept + self._update_noise * noise
 
     def _only_cost(self, command: Command) -> TypeGuard[Measure]:
         if not isinstance(command, Measure) or command.observe is not Can.COST or self._drift:
@@ -261,21 +252,24 @@ class Simulated:
             reading["cost"] = cost if Can.COST in observe else None
             reading["sample_cost"] = each if Can.SAMPLE_COST in observe else None
         if Can.GRADIENT in observe:
-            reading["gradient"] = self._gradient(theta, x, sample)
+            reading["gradient"] = self._gradient(theta, x, sample, shift)
         if self._drift and observe != Can.GRADIENT:
             self._pass_time(measurements=reading["cost"].shape[-1] if reading.get("cost") is not None else 1)
         return Reading(**reading)
 
     def _perturbed(self, command: Measure) -> Array:
         """The parameters of a measurement as they act, (..., k, p)."""
-        theta = self._parameters()[..., None, :]
-        if command.probes is None or command.probes.site is Site.NODES:
-            return theta
-        delta = command.probes.dense(self._network.size)
+        theta = self._target[..., None, :]
+        if command.probes is not None and command.probes.site is Site.PARAMETERS:
+            theta = theta + command.probes.dense(self._network.size)
+        if self._gain is not None:
+            theta = self._gain[..., None, :] * theta
+        if self._update_noise or self._drift:
+            theta = theta + self._error[..., None, :]
         if self._stuck is not None:
-            delta = np.where(self._stuck[..., None, :], 0.0, delta)
-        perturbed: Array = (theta + delta).astype(self._dtype, copy=False)
-        return perturbed
+            theta = np.where(self._stuck[..., None, :], self._stuck_at[..., None, :], theta)
+        acting: Array = theta.astype(self._dtype, copy=False)
+        return acting
 
     def _inputs(self, sample: Sample) -> Array:
         """What enters the network, (..., 1, t, b, n)."""
@@ -285,21 +279,15 @@ class Simulated:
     def _costs(self, output: Array, sample: Sample) -> Array:
         """Cost of every sample, the mean over time, (..., k, b)."""
         output = self._rounded(output, self._output_bits, *self._output_range)
-        return _mean(self._cost(output.astype(np.float64, copy=False), self._wanted(sample)), -2)
+        return _mean(self._cost(output.astype(np.float64, copy=False), _wanted(sample)), -2)
 
-    def _gradient(self, theta: Array, x: Array, sample: Sample) -> Array:
-        gradient = self._network.gradient(theta, x, self._wanted(sample), self._cost, self._neurons)
+    def _gradient(self, theta: Array, x: Array, sample: Sample, shift: Array | None) -> Array:
+        gradient = self._network.gradient(theta, x, _wanted(sample), self._cost, self._neurons, shift)
         if self._gain is not None:
             gradient = gradient * self._gain[..., None, :]
         if self._stuck is not None:
             gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
         return gradient
-
-    @staticmethod
-    def _wanted(sample: Sample) -> Array:
-        if sample.target is None:
-            raise ConfigError("a cost was asked for a sample without a target")
-        return sample.target[..., None, :, :, :]
 
     def _sigma(self, command: Measure) -> float:
         return self._baseline_noise if command.probes is None else self._probe_noise
@@ -307,7 +295,6 @@ class Simulated:
     def _pass_time(self, measurements: int) -> None:
         walk = draws.normal(draws.derive(self._cycle, "drift"), self._next("drift"), self._spec.size)
         self._error = self._error + self._drift * math.sqrt(measurements) * walk
-        self._acting = None
 
     def _noise(self, probes: int, samples: int) -> Array:
         """Standard normal cost noise, (..., k, samples); one count a reading."""
@@ -372,6 +359,12 @@ class Simulated:
             low, high = self._spec.low, self._spec.high
         chosen = draws.uniform(draws.derive(seed, "stuck"), 0, self._spec.size) < share
         return chosen, low + (high - low) * draws.uniform(draws.derive(seed, "stuck at"), 0, self._spec.size)
+
+
+def _wanted(sample: Sample) -> Array:
+    """The target with an axis for the probes; `check` has seen to it that there is one."""
+    assert sample.target is not None
+    return sample.target[..., None, :, :, :]
 
 
 def _mean(values: Array, axis: int) -> Array:

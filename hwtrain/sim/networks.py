@@ -125,10 +125,16 @@ class Network:
         return done
 
     def gradient(
-        self, theta: Array, x: Array, target: Array, cost: Cost, neurons: Sequence[Neurons | None] = ()
+        self,
+        theta: Array,
+        x: Array,
+        target: Array,
+        cost: Cost,
+        neurons: Sequence[Neurons | None] = (),
+        shift: Array | None = None,
     ) -> Array:
         """The exact gradient of the mean cost over time and batch, (..., k, p), by back-propagation."""
-        done = self.forward(theta, x, neurons)
+        done = self.forward(theta, x, neurons, shift)
         samples = math.prod(done.outputs[-1].shape[-3:-1])
         error = cost.gradient(done.outputs[-1], target) / samples
         parts: list[Array] = []

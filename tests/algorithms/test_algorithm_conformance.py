@@ -86,10 +86,6 @@ class TestMGDOnNoisyChips(TestMGD):
     def goal(self):
         return Goal(replicas=1, learners=0, measurements=1)  # learning is asked of ideal chips
 
-    @pytest.mark.xfail(reason="the simulator counts a write when a resumed run programs what the chips already hold")
-    def test_resuming_equals_never_stopping(self, rig):
-        super().test_resuming_equals_never_stopping(rig)
-
 
 class TestMGDAnalog(AlgorithmConformance):
     @pytest.fixture(params=[RANDOM, Sinusoid(amplitude=0.05, start=0.05, stop=0.3)], ids=["random", "tones"])
@@ -100,7 +96,6 @@ class TestMGDAnalog(AlgorithmConformance):
     def goal(self):
         return Goal(learners=5, measurements=6_000)
 
-    @pytest.mark.xfail(reason="a first cost that is not finite stays in the state, and every later modulation is lost")
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_invalid_first_reading_is_forgotten(self, rig, value):
         super().test_invalid_reading_is_contained(rig, ("cost",), 0, value)

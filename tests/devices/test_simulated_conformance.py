@@ -66,22 +66,6 @@ class SimulatedConformance(DeviceConformance):
     def sample(self, device):
         return numbers(device, 2, 20)
 
-    @pytest.mark.xfail(reason="limits.check knows only what the same call programs, not what the device holds")
-    def test_probe_that_leaves_the_range_of_what_is_held_is_refused(self, bench):
-        super().test_probe_that_leaves_the_range_of_what_is_held_is_refused(bench)
-
-    @pytest.mark.xfail(reason="limits.check looks at the features of a sample only, not at replicas, time and batch")
-    def test_sample_with_axes_that_do_not_fit_is_refused(self, bench):
-        super().test_sample_with_axes_that_do_not_fit_is_refused(bench)
-
-    @pytest.mark.xfail(reason="a cost without a target is refused only after the commands before it were carried out")
-    def test_measurement_that_is_refused_changes_nothing(self, bench):
-        super().test_measurement_that_is_refused_changes_nothing(bench)
-
-    @pytest.mark.xfail(reason="the exact gradient ignores node probes: k = 1 instead of their number")
-    def test_reading_has_the_declared_axes(self, bench):
-        super().test_reading_has_the_declared_axes(bench)
-
 
 def numbers(device, time, batch):
     random = np.random.default_rng(0)
@@ -190,10 +174,6 @@ class TestVariedParameters(SimulatedConformance):
     def settings(self):
         return {"parameter_variation": 0.1}
 
-    @pytest.mark.xfail(reason="the gain of a parameter acts on what is programmed, not on what a probe adds")
-    def test_probing_equals_programming(self, bench):
-        super().test_probing_equals_programming(bench)
-
     @pytest.mark.xfail(reason="the gain of a bias acts on what is programmed, not on what a probe adds")
     def test_probing_nodes_equals_programming_biases(self, bench):
         super().test_probing_nodes_equals_programming_biases(bench)
@@ -211,14 +191,6 @@ class TestImpreciseWriting(SimulatedConformance):
     @pytest.fixture
     def difference(self):
         return None
-
-    @pytest.mark.xfail(reason="the write count, which names the draws of writing noise, grows without a write")
-    def test_programming_what_is_held_changes_nothing(self, bench):
-        super().test_programming_what_is_held_changes_nothing(bench)
-
-    @pytest.mark.xfail(reason="the device recognises a held Program by identity, which a restored device cannot")
-    def test_restored_device_goes_on_as_before(self, bench, another):
-        super().test_restored_device_goes_on_as_before(bench, another)
 
 
 class TestDrift(SimulatedConformance):
@@ -269,10 +241,6 @@ class TestEverythingAtOnce(SimulatedConformance):
     def difference(self):
         return None
 
-    @pytest.mark.xfail(reason="the write count, which names the draws of writing noise, grows without a write")
-    def test_programming_what_is_held_changes_nothing(self, bench):
-        super().test_programming_what_is_held_changes_nothing(bench)
-
 
 class TestSinglePrecision(SimulatedConformance):
     @pytest.fixture(params=["deep", "conv"])
@@ -292,7 +260,6 @@ class TestSinglePrecision(SimulatedConformance):
         return 1e-2
 
 
-@pytest.mark.xfail(reason="the spec declares the noise of probed readings only")
 def test_declared_noise_covers_unperturbed_readings():
     device = Simulated(NETWORKS["xor"], MeanSquaredError(), cost_noise=0.001, baseline_noise=0.1)
     assert device.spec.noise == 0.1
