@@ -98,6 +98,8 @@ class RunFolder:
                 self._start = {**read_document(path), **start, "outcome": None, "finished": None}
             self._metrics = open(self.folder / "metrics.jsonl", "a", buffering=1)
             self._events = open(self.folder / "events.jsonl", "a", buffering=1)
+            if self._resume:
+                self._events.write("\n")  # ends a line that a killed process left unfinished
             self._write(self._start)
         except HwtrainError:
             raise
@@ -127,10 +129,14 @@ class RunFolder:
         """Complete run.json and draw the report."""
         self._write({**self._start, **{name: to_json(value) for name, value in outcome.items()}, "finished": _now()})
         self.event("finished", outcome=outcome.get("outcome"))
-        self._metrics.close()
-        self._events.close()
-        if self._report:
-            write_report(self.folder)
+        try:
+            if self._report:
+                write_report(self.folder)
+        except (HwtrainError, OSError) as error:  # the run is safe; a picture can be drawn again
+            self.event("no report", reason=str(error))
+        finally:
+            self._metrics.close()
+            self._events.close()
 
     def _append(self, file: Any, document: Mapping[str, Any]) -> None:
         try:

@@ -216,7 +216,7 @@ def _level_cells(comparison: Comparison, members: Sequence[Run]) -> list[str]:
         return ["\u2013"]
     reached = int(np.isfinite(efforts).sum())
     median = Summary.of(efforts).median
-    text = pages.whole(round(median)) if math.isfinite(median) else "not by half" if reached else "never"
+    text = pages.whole(round(median)) if math.isfinite(median) else "not by most" if reached else "never"
     return [text if efforts.size == 1 else f"{text} ({reached} of {efforts.size})"]
 
 

@@ -16,7 +16,7 @@ from hwtrain import checkpoint, svg
 from hwtrain.console import duration
 from hwtrain.errors import HwtrainError, RecordError
 from hwtrain.report import metrics, pages
-from hwtrain.report.folder import Curve, Run, is_number
+from hwtrain.report.folder import Curve, Run, is_number, read
 from hwtrain.report.metrics import Summary
 from hwtrain.report.pages import Table
 from hwtrain.svg import Axis, Mark, escape
@@ -31,6 +31,19 @@ _ENDINGS = {
 }
 _MOST_POINTS = 2000  # of a curve, in the data of a page; the run folder keeps all
 _MOST_EVENTS = 200  # in the table of a page
+
+
+def write(run_dir: str | Path) -> Path:
+    """Write the report of a run into its folder, finished or not; one that is there is replaced as a whole.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        RecordError: the folder holds no run, a file of it cannot be read, or the page cannot be written.
+    """
+    run = read(Path(run_dir))
+    return pages.save(run.folder / "report.html", run_page(run))
 
 
 def run_page(run: Run) -> str:
