@@ -90,15 +90,14 @@ def _tell(result: Result, settings: DictConfig) -> None:
         return
     scores = [
         f"{name.replace('_', ' ')} {_middle(result.metrics[name], '.2%' if name.endswith('accuracy') else '.4g')}"
-        for name in ("test_accuracy", "train_cost")
+        for name in ("test_accuracy", "test_cost", "train_cost")
         if name in result.metrics
     ]
+    print(": ".join([result.outcome.replace("_", " "), *([", ".join(scores)] if scores else [])]))
     counts = result.counts
-    print(f"{result.outcome.replace('_', ' ')}: {', '.join(scores)}")
-    print(
-        f"{counts.perturbed} perturbed and {counts.baseline} baseline measurements, {result.state.updates} updates, "
-        f"{counts.writes} writes in {duration(result.seconds)}"
-    )
+    kinds = ("perturbed", counts.perturbed), ("baseline", counts.baseline), ("gradient", counts.gradients)
+    asked = " and ".join(f"{count} {kind}" for kind, count in kinds if count)
+    print(f"{asked} measurements, {result.state.updates} updates, {counts.writes} writes in {duration(result.seconds)}")
     if folder and settings.recorder.get("report", False):
         print(f"pictures: {folder}/report.html")
 

@@ -91,6 +91,22 @@ class Progress:
     costs: int = 0
     seconds: float = 0.0
 
+    @property
+    def mean_cost(self) -> Array:
+        """Mean of the costs since the last line, (...,)."""
+        mean: Array = self.cost / self.costs
+        return mean
+
+    def after(self, commands: Sequence[Command], cost: Array, seconds: float) -> Progress:
+        """The progress after one more step."""
+        counts, programmed = _count(self.counts, self.programmed, commands)
+        return Progress(counts, programmed, self.cost + cost, self.costs + 1, seconds)
+
+    def evaluated(self, theta: Array) -> Progress:
+        """The progress after an evaluation, which writes the parameters if they have moved."""
+        counts, programmed = _count(self.counts, self.programmed, (Program(theta),))
+        return replace(self, counts=replace(counts, evaluations=counts.evaluations + 1), programmed=programmed)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -164,6 +180,9 @@ class Trainer:
         self._clock = clock
         self._index, self._sample = -1, Sample(np.zeros((1, 1, spec.inputs)))
         self._metrics: Mapping[str, Array] = {}
+        self._state: Any = None
+        self._progress: Progress
+        self._began = 0.0
 
     @staticmethod
     def seeds(seed: int, replicas: tuple[int, ...]) -> NDArray[np.uint32]:
@@ -191,141 +210,140 @@ class Trainer:
             How it ended; Ctrl-C is a result, with all that is needed to go on saved.
         """
         spec = self.device.spec
-        state = self.algorithm.init(spec, self.seed)
-        progress = Progress(Counts(), np.full_like(state.theta, np.nan), np.zeros(spec.replicas))
+        self._state = self.algorithm.init(spec, self.seed)
+        never = np.full_like(self._state.theta, np.nan)
+        self._progress = Progress(Counts(), never, np.zeros(spec.replicas))
         kept = self.recorder.open({"device": spec.to_json(), "seeds": {"replicas": self.seed}, **(start or {})})
-        if kept is not None:
-            state, progress = self._restore(state, progress, kept)
-        began = self._clock() - progress.seconds
         outcome: dict[str, Any] = {"outcome": "failed"}
         with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):  # divergence is an outcome
             try:
                 if kept is None:
-                    self._save(state, progress)
-                name, state, progress = self._loop(state, progress, began, stop)
-                progress = replace(progress, seconds=self._clock() - began)
-                self._save(state, progress)
+                    self._save()
+                else:
+                    self._restore(kept)
+                self._began = self._clock() - self._progress.seconds
+                name = self._loop(stop)
+                self._save()
                 if name != "interrupted":
-                    progress = self._evaluate(state, progress, last=True)
+                    self._evaluate(last=True)
                 outcome = {"outcome": name}
-                self._status.end(self._line(state, progress))
-                return Result(name, state, progress.counts, self._metrics, progress.seconds)
+                self._status.end(self._line())
+                return Result(name, self._state, self._progress.counts, self._metrics, self._progress.seconds)
             except KeyboardInterrupt:
                 outcome = {"outcome": "interrupted", "error": "stopped at once; the last checkpoint is kept"}
                 raise
-            except HwtrainError as error:
-                error.add_note(f"after step {state.step} on {spec.name!r}")
-                outcome = {"outcome": "failed", "error": str(error)}
-                raise
             except BaseException as error:
-                outcome = {"outcome": "failed", "error": repr(error)}
+                outcome = {"outcome": "failed", "error": str(error) if isinstance(error, HwtrainError) else repr(error)}
+                error.add_note(f"after step {self._state.step} on {spec.name!r}")
                 raise
             finally:
                 try:
                     self.device.rest()
                 finally:
-                    counts = {**vars_of(progress.counts), "updates": state.updates}
-                    seconds = self._clock() - began
-                    self.recorder.close(
-                        {**outcome, "steps": state.step, "counts": counts, "metrics": self._metrics, "seconds": seconds}
-                    )
+                    self.recorder.close({**outcome, **self._account()})
 
-    def _loop(self, state: Any, progress: Progress, began: float, stop: StopRequest) -> tuple[str, Any, Progress]:
+    def _loop(self, stop: StopRequest) -> str:
+        """Step until something ends the run; its name."""
         every, evaluate_every = self.recorder.every, self.evaluation.every
-        counts, programmed, cost, costs = progress.counts, progress.programmed, progress.cost, progress.costs
         saved = self._clock()
         while True:
-            seconds = self._clock() - began
-            name = "interrupted" if stop.requested else self._ended(state, counts, seconds)
-            if name is not None:
-                return name, state, Progress(counts, programmed, cost, costs, seconds)
-            before = state.step
-            state, metrics, commands = self.step(state)
-            counts, programmed = _count(counts, programmed, commands)
-            cost, costs = cost + metrics["cost"], costs + 1
+            if stop.requested:
+                return "interrupted"
+            if (name := self._ended()) is not None:
+                return name
+            before = self._state.step
+            self._state, metrics, commands = self.step(self._state)
+            self._progress = self._progress.after(commands, metrics["cost"], self._clock() - self._began)
 
-            progress = Progress(counts, programmed, cost, costs, seconds)
-            if state.step // every > before // every:
-                mean = cost / costs
-                self.recorder.line(self._head(state, counts) | {**metrics, "cost": mean})
-                cost, costs = np.zeros_like(cost), 0
-                progress = replace(progress, cost=cost, costs=costs)
+            now = self._state.step
+            if now // every > before // every:
+                mean = self._progress.mean_cost
+                self.recorder.line(self._head() | {**metrics, "cost": mean})
+                self._progress = replace(self._progress, cost=np.zeros_like(mean), costs=0)
                 if not np.isfinite(mean).any():
-                    return "diverged", state, progress
-            if state.step // evaluate_every > before // evaluate_every:
-                progress = self._evaluate(state, progress)
-                counts, programmed = progress.counts, progress.programmed
+                    return "diverged"
+            if now // evaluate_every > before // evaluate_every:
+                self._evaluate()
             if self._clock() - saved >= self.recorder.checkpoint_seconds:
-                self._save(state, progress)
+                self._save()
                 saved = self._clock()
             if self._status.due():
-                self._status.show(self._line(state, progress))
+                self._status.show(self._line())
 
-    def _ended(self, state: Any, counts: Counts, seconds: float) -> str | None:
-        budget = self.budget
+    def _ended(self) -> str | None:
+        """The outcome, if a goal is reached or a budget spent."""
+        budget, progress = self.budget, self._progress
         reached = self._metrics.get("test_accuracy")
         if budget.target_accuracy is not None and reached is not None and np.min(reached) >= budget.target_accuracy:
             return "target_reached"
-        if budget.steps is not None and state.step >= budget.steps:
+        if budget.steps is not None and self._state.step >= budget.steps:
             return "completed"
-        if budget.measurements is not None and counts.measurements >= budget.measurements:
+        if budget.measurements is not None and progress.counts.measurements >= budget.measurements:
             return "budget_spent"
-        if budget.seconds is not None and seconds >= budget.seconds:
+        if budget.seconds is not None and progress.seconds >= budget.seconds:
             return "budget_spent"
         return None
 
-    def _evaluate(self, state: Any, progress: Progress, *, last: bool = False) -> Progress:
-        self._metrics = evaluate(self.device, self.task, self.cost, self.algorithm, state, self.evaluation, last=last)
-        counts, programmed = _count(progress.counts, progress.programmed, (Program(state.theta),))
-        counts = replace(counts, evaluations=counts.evaluations + 1)
-        self.recorder.line(self._head(state, counts) | dict(self._metrics))
-        return replace(progress, counts=counts, programmed=programmed)
+    def _evaluate(self, *, last: bool = False) -> None:
+        state, setting = self._state, self.evaluation
+        self._metrics = evaluate(self.device, self.task, self.cost, self.algorithm, state, setting, last=last)
+        self._progress = self._progress.evaluated(state.theta)
+        self.recorder.line(self._head() | dict(self._metrics))
 
-    def _head(self, state: Any, counts: Counts) -> dict[str, Any]:
-        return {"step": state.step, "perturbed": counts.perturbed, "baseline": counts.baseline}
+    def _head(self) -> dict[str, Any]:
+        """What every line begins with."""
+        counts = self._progress.counts
+        return {"step": self._state.step, "perturbed": counts.perturbed, "baseline": counts.baseline}
 
-    def _save(self, state: Any, progress: Progress) -> None:
-        arrays = checkpoint.flatten("state", state) | checkpoint.flatten("progress", progress)
+    def _account(self) -> dict[str, Any]:
+        """What the outcome says beside its name."""
+        counts = {name: getattr(self._progress.counts, name) for name in Counts.__slots__}
+        return {
+            "steps": self._state.step,
+            "counts": {**counts, "updates": self._state.updates},
+            "metrics": self._metrics,
+            "seconds": self._progress.seconds,
+        }
+
+    def _save(self) -> None:
+        arrays = checkpoint.flatten("state", self._state) | checkpoint.flatten("progress", self._progress)
         arrays |= checkpoint.flatten("metrics", dict(self._metrics))
         if isinstance(self.device, Stateful) and Can.STATE in self.device.spec.can:
             arrays |= {f"device.{name}": array for name, array in self.device.snapshot().items()}
         self.recorder.save(arrays)
 
-    def _restore(self, state: Any, progress: Progress, kept: Mapping[str, Array]) -> tuple[Any, Progress]:
-        state = checkpoint.unflatten("state", state, kept)
-        progress = checkpoint.unflatten("progress", progress, kept)
+    def _restore(self, kept: Mapping[str, Array]) -> None:
+        self._state = checkpoint.unflatten("state", self._state, kept)
+        self._progress = checkpoint.unflatten("progress", self._progress, kept)
         self._metrics = _part(kept, "metrics.")
         if isinstance(self.device, Stateful) and Can.STATE in self.device.spec.can:
             self.device.restore(_part(kept, "device."))
-        return state, progress
 
-    def _line(self, state: Any, progress: Progress) -> str:
+    def _line(self) -> str:
         """The status line: progress, cost, accuracy, speed, time left."""
-        parts = [f"step {state.step:,}".replace(",", " ")]
-        budget = self.budget
-        shares = [
-            done / whole
-            for done, whole in (
-                (state.step, budget.steps),
-                (progress.counts.measurements, budget.measurements),
-                (progress.seconds, budget.seconds),
-            )
-            if whole
-        ]
+        budget, progress, step = self.budget, self._progress, self._state.step
+        parts = [f"step {step:,}".replace(",", " ")]
+        wholes = (
+            (step, budget.steps),
+            (progress.counts.measurements, budget.measurements),
+            (progress.seconds, budget.seconds),
+        )
+        shares = [done / whole for done, whole in wholes if whole]
         if shares:
             parts[0] += f" ({min(max(shares), 1):.0%})"
         if progress.costs:
-            parts.append(f"cost {np.mean(progress.cost) / progress.costs:.4g}")
+            parts.append(f"cost {np.mean(progress.mean_cost):.4g}")
         if "test_accuracy" in self._metrics:
             parts.append(f"accuracy {np.mean(self._metrics['test_accuracy']):.1%}")
         if progress.seconds > 0:
-            parts.append(f"{state.step / progress.seconds:,.0f} steps/s".replace(",", " "))
+            parts.append(f"{step / progress.seconds:,.0f} steps/s".replace(",", " "))
         if shares and 0 < max(shares) < 1:
             parts.append(f"{duration(progress.seconds * (1 / max(shares) - 1))} left")
         return "  ".join(parts)
 
 
 def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tuple[Counts, Array]:
+    """The counts after some commands, and the parameters written last."""
     perturbed, baseline, gradients, writes = counts.perturbed, counts.baseline, counts.gradients, counts.writes
     for command in commands:
         match command:
@@ -345,8 +363,3 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def vars_of(counts: Counts) -> dict[str, int]:
-    """The counts by name."""
-    return {name: getattr(counts, name) for name in Counts.__slots__}
