@@ -63,8 +63,8 @@ def test_a_training_step_costs_at_most_one_and_a_half_times_two_forward_passes(b
     assert step <= 1.5 * 2 * forward
 
 
-def test_clock_cycles_on_avr(out):
-    """The same ratio in cycles of simavr, from requests that differ in the number of ticks or probes."""
+def avr_cycles(out):
+    """Cycles of a forward pass and of a step, from requests that differ in the number of ticks or probes."""
     said = []
     with boards.running("atmega2560", out, "cycles", said=said) as url:
         link = boards.Link(url)
@@ -81,7 +81,11 @@ def test_clock_cycles_on_avr(out):
             link.do(Train(Code(7, 0.01), 0, ticks, [0] * ticks, 0.01, -8, 8))
         link.close()
     cycles = [int(line.split()[1]) for line in said if line.startswith("cycles")]
-    forward = cycles[-3] - cycles[-5]
-    step = (cycles[-1] - cycles[-2]) / 10
+    return cycles[-3] - cycles[-5], (cycles[-1] - cycles[-2]) / 10
+
+
+def test_clock_cycles_on_avr(out):
+    """The same ratio in cycles of simavr; the median of three, since a byte that the host sends late adds to one."""
+    forward, step = np.median([avr_cycles(out) for _ in range(3)], axis=0)
     assert forward <= 110_000
     assert step <= 1.5 * 2 * forward
