@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hwtrain import __version__, config
 from hwtrain.console import Status, duration
-from hwtrain.errors import HwtrainError
+from hwtrain.errors import DeviceError, HwtrainError
 from hwtrain.trainer import Result, Trainer
 
 MENDABLE, INTERRUPTED = 2, 130
@@ -75,6 +75,10 @@ def train(settings: DictConfig, title: str, *, resume: bool = False) -> Result:
                 "command": sys.argv,
             }
         )
+    except DeviceError as error:
+        if "folder" in settings.recorder:
+            error.add_note(f"To go on from the last checkpoint: python -m hwtrain resume={settings.recorder.folder}")
+        raise
     finally:
         device.close()
     _tell(result, settings)

@@ -97,3 +97,28 @@ def test_a_task_of_a_users_own_package_trains(tmp_path):
     answer = run(tmp_path, "--config-dir", "mine", "task=stripes", "budget.steps=3000", "algo=backprop")
     assert answer.returncode == 0, answer.stderr
     assert "test accuracy" in answer.stdout
+
+
+def test_a_device_that_fails_leaves_a_run_that_goes_on(tmp_path):
+    (tmp_path / "flaky.py").write_text(
+        "from pathlib import Path\n"
+        "from hwtrain.errors import ReplyTimeout\n"
+        "calls = 0\n"
+        "def forward(theta, x):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls == 500 and not Path('mended').exists():\n"
+        "        raise ReplyTimeout('no reply within 0.5 s. Is the board powered?')\n"
+        "    return x[:, :1] * theta[0] + theta[1]\n"
+    )
+    words = "task=xor device=function device.function=flaky:forward device.size=2 device.inputs=2 device.outputs=1"
+    answer = run(tmp_path, *words.split(), "budget.steps=1000", "recorder.checkpoint_seconds=0", "hydra.run.dir=here")
+    assert answer.returncode == 2
+    assert "no reply within 0.5 s" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "after step" in answer.stderr
+    (line,) = re.findall(r"python -m hwtrain (resume=\S+)", answer.stderr)
+    (tmp_path / "mended").touch()
+    answer = run(tmp_path, line)
+    assert answer.returncode == 0, answer.stderr
+    assert "completed" in answer.stdout
