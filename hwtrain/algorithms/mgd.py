@@ -78,7 +78,7 @@ class MGD:
         eta_halves: updates after which the learning rate has halved: it falls as eta / (1 + updates / eta_halves), a
             gain sequence as stochastic approximation wants it; None keeps it constant, as the published runs did.
         tau_p: ticks for which one perturbation is held.
-        tau_x: ticks for which one sample (or batch) is presented.
+        tau_x: ticks for which one sample (or batch) is presented; None is until the next update.
         tau_theta: ticks between parameter updates; None is one whole code block.
         baseline: "shared", measured again whenever the sample or the parameters have changed; "fresh", with every
             probe; "antithetic", none, but every perturbation with both signs; "none", for codes that sum to zero.
@@ -96,7 +96,7 @@ class MGD:
     perturbation: Perturbation
     eta_halves: float | None = None
     tau_p: int = 1
-    tau_x: int = 1
+    tau_x: int | None = 1
     tau_theta: int | None = 1
     baseline: str = "shared"
     convention: str = "mean"
@@ -111,7 +111,7 @@ class MGD:
         checks.number("algo.eta", self.eta, low=0)
         checks.number("algo.eta_halves", self.eta_halves, low=0, above=True, why="updates", none="a constant rate")
         checks.whole("algo.tau_p", self.tau_p, why="ticks")
-        checks.whole("algo.tau_x", self.tau_x, why="ticks")
+        checks.whole("algo.tau_x", self.tau_x, why="ticks", none="until the next update")
         checks.whole("algo.tau_theta", self.tau_theta, why="ticks", none="a whole block of the code")
         checks.whole("algo.probes", self.probes)
         checks.one_of("algo.baseline", self.baseline, BASELINES)
@@ -150,7 +150,7 @@ class MGD:
 
     def presents(self, state: State) -> int:
         """A sample is held for tau_x ticks."""
-        return state.step // self.tau_x
+        return state.step // self._tau_x(state)
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta, measure the baseline if it is stale, and probe."""
@@ -187,7 +187,7 @@ class MGD:
             metrics["limited"] = np.broadcast_to(limited, metrics["cost"].shape)
 
         step = state.step + probes.count
-        stale = self.baseline == "fresh" or step % self.tau_x == 0
+        stale = self.baseline == "fresh" or step % self._tau_x(state) == 0
         if step % state.window:
             return replace(state, homodyne=homodyne, baseline=baseline, step=step, stale=stale), metrics
 
@@ -212,6 +212,9 @@ class MGD:
         """The estimate behind the last update."""
         return state.estimate if state.updates else None
 
+    def _tau_x(self, state: State) -> int:
+        return state.window if self.tau_x is None else self.tau_x
+
     def _eta(self, state: State) -> float:
         return self.eta if self.eta_halves is None else self.eta / (1 + state.updates / self.eta_halves)
 
@@ -225,7 +228,7 @@ class MGD:
     def _probes(self, state: State) -> Probes:
         """As many probes as fit before sample or parameters change."""
         until_update = state.window - state.step % state.window
-        until_sample = self.tau_x - state.step % self.tau_x
+        until_sample = self._tau_x(state) - state.step % self._tau_x(state)
         most = 1 if self.baseline == "fresh" else self.probes
         return Probes(self.code, state.seed, state.step, min(most, until_update, until_sample), self.tau_p)
 

@@ -63,6 +63,7 @@ class TestTimeConstants:
             ({"tau_x": 3, "tau_theta": 12}, 8, 2),  # four samples to an update, each with a baseline of its own
             ({"tau_x": 12, "tau_theta": 3}, 8, 8),  # four updates on a sample
             ({"tau_x": 24, "tau_theta": 24, "tau_p": 4}, 1, 1),
+            ({"tau_x": None, "tau_theta": 6}, 4, 4),  # a new sample with every update
             ({"tau_x": 24, "tau_theta": 24, "baseline": "fresh"}, 24, 1),
             ({"tau_x": 24, "tau_theta": 24, "baseline": "antithetic"}, 0, 1),
             ({"tau_x": 24, "tau_theta": 24, "baseline": "none"}, 0, 1),
