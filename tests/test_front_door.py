@@ -1,5 +1,6 @@
 """`python -m hwtrain` as a person meets it."""
 
+import gzip
 import json
 import os
 import signal
@@ -306,3 +307,16 @@ def test_start_up_pulls_in_neither_instruments_nor_plotting():
     code = f"import sys, hwtrain, hwtrain.__main__; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_truncated_data_file_is_named(hwtrain, tmp_path):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03" + bytes(100))[:60])
+    for verify in ("true", "false"):
+        answer = hwtrain("task=mnist", f"task.data_dir={tmp_path / 'data'}", f"task.verify={verify}")
+        assert answer.code == 2
+        assert "train-images-idx3-ubyte.gz" in answer.err
+        assert "Traceback" not in answer.err
+    assert not list(tmp_path.rglob("run.json"))
