@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hwtrain import __version__, config
 from hwtrain.console import Status, duration
-from hwtrain.errors import DeviceError, HwtrainError
+from hwtrain.errors import ConfigError, DeviceError, HwtrainError
 from hwtrain.trainer import Result, Trainer
 
 MENDABLE, INTERRUPTED = 2, 130
@@ -27,8 +27,8 @@ def main() -> int:
 
     def job(composed: DictConfig) -> None:
         try:
-            if composed.resume is not None:  # cannot be reached from the command line, which is looked at first
-                composed.resume = None
+            if composed.resume is not None:  # the command line was looked at before
+                raise ConfigError("resume is said on the command line: python -m hwtrain resume=RUN_FOLDER")
             settings = config.resolve(composed)
             result = train(settings, ", ".join(config.choices()))
         except HwtrainError as error:

@@ -22,7 +22,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -65,11 +64,6 @@ def choices() -> tuple[str, ...]:
     """The words of this run that have a choice, for its title: algo, device, task."""
     chosen = HydraConfig.get().runtime.choices
     return tuple(str(chosen[name]) for name in ("algo", "device", "task"))
-
-
-def is_sweep() -> bool:
-    """Is this run one of several?"""
-    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def resolve(config: DictConfig) -> DictConfig:
