@@ -70,3 +70,22 @@ def test_network_sizes_are_the_published_ones(composed):
     for width, size, count in zip(widths, parameters, nodes, strict=True):
         network = config.build(composed("network=mgd2025", f"network.width={width}").network)
         assert (network.size, network.nodes) == (size, count)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "batch", "published"),
+    [
+        ("mgd2023_xor", 1, {"eta": 0.1, "convention": "mgd2023"}),
+        ("mgd2023_letters", 1, {"eta": 1.0, "convention": "mgd2023"}),
+        ("mgd2023_fashion_mnist", 1000, {"eta": 10.0, "convention": "mgd2023"}),
+        ("mgd2023_cifar10", 1000, {"convention": "mgd2023", "modulation_limit": 0.01}),
+        ("mgd2025_fashion_mnist", 100, {"eta": 0.001, "convention": "mgd2025", "tau_x": 1000, "tau_theta": 1000}),
+        ("letters_variation", 1, {"eta": 0.02, "convention": "mean"}),
+    ],
+)
+def test_published_set_ups_are_left_as_published(composed, experiment, batch, published):
+    """Settings tuned for a pair of task and algorithm do not reach into whole set-ups."""
+    settings = composed(f"experiment={experiment}")
+    wanted = {"tau_p": 1, "tau_x": 1, "tau_theta": 1, "eta_halves": None, "baseline": "shared", **published}
+    assert settings.task.batch == batch
+    assert {name: settings.algo[name] for name in wanted} == wanted
