@@ -53,7 +53,7 @@ class Simulated:
             parameter by the wanted difference plus noise, so that errors add up as in the published code.
         update_noise: standard deviation of that noise, independent for every parameter that is written.
         drift: random walk of every parameter between writes [unit per root second].
-        read_seconds: time one measurement takes [s]; drift needs it.
+        read_seconds: time one measurement takes [s], one for evaluation too; drift needs it.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class Simulated:
         if Can.GRADIENT in observe:
             reading["gradient"] = self._gradient(theta, x, sample, shift)
         if self._drift and observe != Can.GRADIENT:
-            self._pass_time(measurements=reading["cost"].shape[-1] if reading.get("cost") is not None else 1)
+            self._pass_time(measurements=1 if command.probes is None else command.probes.count)
         return Reading(**reading)
 
     def _perturbed(self, command: Measure) -> Array:
