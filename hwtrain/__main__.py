@@ -34,6 +34,9 @@ def main() -> int:
         except HwtrainError as error:
             failures.append(_complain(error))
             return
+        except OSError as error:  # of a user's device; ours are HwtrainErrors
+            failures.append(_complain(DeviceError(f"the device failed: {error}")))
+            return
         if result.outcome == "interrupted":
             raise SystemExit(INTERRUPTED)
 
