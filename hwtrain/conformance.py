@@ -46,6 +46,7 @@ from hwtrain.core import (
     Site,
     Stateful,
     Task,
+    joined,
 )
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
@@ -890,7 +891,7 @@ class AlgorithmConformance:
         state = rig.algorithm.init(device.spec, seed)
         before, spent = _training_cost(device, rig.task, state.theta), 0
         while spent < goal.measurements:
-            sample = rig.task.sample(seed, rig.algorithm.presents(state))
+            sample = joined([rig.task.sample(seed, index) for index in rig.algorithm.presents(state)])
             commands = rig.algorithm.ask(state, sample)
             state, _ = rig.algorithm.tell(state, sample, device.execute(commands))
             for command in commands:
@@ -911,7 +912,7 @@ class AlgorithmConformance:
         algorithm = rig.algorithm
         pristine, state = copy.deepcopy(algorithm), algorithm.init(device.spec, seed)
         for number in range(1, rig.steps + 1):
-            sample = rig.task.sample(seed, algorithm.presents(state))
+            sample = joined([rig.task.sample(seed, index) for index in algorithm.presents(state)])
             commands = tuple(algorithm.ask(state, sample))
             readings = tuple(device.execute(commands))
             given = _frozen(copy.deepcopy((state, sample, readings)))
@@ -964,7 +965,7 @@ class _Rig:
             state = self.algorithm.init(device.spec, seed)
         taken = []
         for _ in range(self.steps):
-            sample = self.task.sample(seed, self.algorithm.presents(state))
+            sample = joined([self.task.sample(seed, index) for index in self.algorithm.presents(state)])
             commands = tuple(self.algorithm.ask(state, sample))
             check(device.spec, commands)
             state, metrics = self.algorithm.tell(state, sample, device.execute(commands))
@@ -1333,6 +1334,7 @@ def _of_replica(command: Command, index: int) -> Command:
     probes = command.probes
     if probes is not None:
         probes = replace(probes, seed=np.asarray(probes.seed[index]))
+    assert isinstance(command, Measure)
     return Measure(sample, probes, command.observe)
 
 

@@ -10,10 +10,10 @@ is replicas (seeds, virtual chips, a rack of boards); a bench has none. The othe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import Enum, Flag, auto
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class Can(Flag):
     PROBE = auto()  # adds a volatile perturbation to its parameters
     NODE_PROBE = auto()  # adds a volatile perturbation to its pre-activations
     STATE = auto()  # has state beside its parameters: offers `snapshot` and `restore`
+    TRAIN = auto()  # runs whole blocks of training by itself
 
     def names(self) -> str:
         """The members, for a message: "COST, PROBE", or "nothing"."""
@@ -104,6 +105,7 @@ class DeviceSpec:
         noise: standard deviation of one cost reading, in units of the cost.
         replicas: shape of the replica axes, () for a bench.
         layers: what stands inside, () for a black box.
+        precision: "double", or "single": the device holds parameters as float32, and changes them as `Change` says.
     """
 
     name: str
@@ -117,14 +119,22 @@ class DeviceSpec:
     noise: float = 0.0
     replicas: tuple[int, ...] = ()
     layers: tuple[Layer, ...] = ()
+    precision: str = "double"
 
     def __post_init__(self) -> None:
+        if self.precision not in ("double", "single"):
+            raise ConfigError(f"device {self.name!r}: precision must be double or single, not {self.precision!r}")
         if self.size < 1 or self.inputs < 1 or self.outputs < 1:
             raise ConfigError(f"device {self.name!r} must have at least one parameter, input and output: {self}")
         if not self.low < self.high:
             raise ConfigError(f"device {self.name!r}: low ({self.low}) must be below high ({self.high})")
         if not (math.isfinite(self.noise) and self.noise >= 0):
             raise ConfigError(f"device {self.name!r}: noise must be a finite number of at least 0, not {self.noise}")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What parameters are held as."""
+        return np.dtype(np.float32 if self.precision == "single" else np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types; `can` as names, an open range as None."""
@@ -227,14 +237,69 @@ class Probes(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Change(Value):
+    """How parameters follow from those before: theta <- clip(theta - sum_k rate * modulation_k * sign_k).
+
+    All in float32, one rounding per operation, the sum from its first term on in ascending order: the arithmetic of the
+    firmware, so that host and board agree on every bit.
+
+    Args:
+        probes: the perturbations whose signs (their parts of the largest move) are summed.
+        modulation: (..., k); what is not finite counts as 0.
+        rate: weight per modulation.
+        low: parameters are limited to these, ends included.
+        high: see `low`.
+    """
+
+    probes: Probes
+    modulation: Array
+    rate: float
+    low: float
+    high: float
+
+    def __call__(self, theta: Array) -> Array:
+        """The parameters that follow from `theta`, (..., p) float32."""
+        theta = theta.astype(np.float32, copy=False)
+        size = theta.shape[-1]
+        modulation = self.modulation.astype(np.float32, copy=False)
+        weights = np.where(np.isfinite(modulation), np.float32(self.rate) * modulation, np.float32(0))
+        reach = self.probes.perturbation.reach(size)
+        total: Array | None = None
+        for first in range(0, self.probes.count, _CHUNK):
+            part = replace(self.probes, first=self.probes.first + first, count=min(_CHUNK, self.probes.count - first))
+            signs = (part.dense(size) / reach).astype(np.float32)
+            for k in range(part.count):
+                term = signs[..., k, :] * weights[..., first + k, None]
+                total = term if total is None else total + term
+        changed: Array = np.clip(theta - total, *inside(self.low, self.high))
+        return changed
+
+
+_CHUNK = 64  # perturbations made at once
+
+
+def inside(low: float, high: float) -> tuple[np.float32, np.float32]:
+    """The widest float32 limits that do not leave [low, high]."""
+    lowest, highest = np.float32(low), np.float32(high)
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    return (
+        lowest if float(lowest) >= low else np.nextafter(lowest, up),
+        highest if float(highest) <= high else np.nextafter(highest, down),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program(Value):
     """Set the parameters, and nothing else: running neuron state survives.
 
     Args:
         theta: (..., p), in the device's unit.
+        change: how they follow from those programmed before, if they do: a device may carry this out in place of
+            writing all of them, where it leads to the same theta.
     """
 
     theta: Array
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +317,59 @@ class Measure(Value):
     observe: Can = Can.COST
 
 
-Command = Program | Measure
+@dataclass(frozen=True, slots=True, eq=False)
+class Train(Value):
+    """Run a block of ticks of multiplexed gradient descent on the device, which changes its parameters by itself.
+
+    Tick t presents number t // tau_x of the run, measures a baseline where one is due, and measures under its
+    perturbation; at the end of every tau_theta ticks the parameters follow from the modulations as `Change` says. The
+    reading is the trace of costs, from which the host knows every parameter; the block equals the same ticks asked one
+    by one.
+
+    Args:
+        sample: the presentations of the block, one after another along the batch axis.
+        probes: the ticks; both their first and their number are multiples of tau_theta.
+        tau_x: ticks for which one presentation lasts.
+        tau_theta: ticks between changes of the parameters.
+        batch: samples of one presentation.
+        baseline: "shared", measured when presentation or parameters have changed; "fresh", at every tick; or "none".
+        rate: see `Change`.
+        low: see `Change`.
+        high: see `Change`.
+    """
+
+    sample: Sample
+    probes: Probes
+    tau_x: int
+    tau_theta: int
+    batch: int
+    baseline: str
+    rate: float
+    low: float
+    high: float
+
+    @property
+    def presentations(self) -> range:
+        """Numbers of the presentations that the block touches, counted over the run."""
+        first, last = self.probes.first, self.probes.first + self.probes.count - 1
+        return range(first // self.tau_x, last // self.tau_x + 1)
+
+    @property
+    def baselines(self) -> int:
+        """Unperturbed measurements that the block takes."""
+        if self.baseline != "shared":
+            return self.probes.count if self.baseline == "fresh" else 0
+        ticks = range(self.probes.first, self.probes.first + self.probes.count)
+        return sum(tick % self.tau_x == 0 or tick % self.tau_theta == 0 for tick in ticks)
+
+    def changes(self, modulation: Array) -> Iterator[Change]:
+        """What happened to the parameters, window by window, from the modulations of the trace, (..., k)."""
+        for at in range(0, self.probes.count, self.tau_theta):
+            window = replace(self.probes, first=self.probes.first + at, count=self.tau_theta)
+            yield Change(window, modulation[..., at : at + self.tau_theta], self.rate, self.low, self.high)
+
+
+Command = Program | Measure | Train
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,6 +382,8 @@ class Reading(Value):
         output: (..., k, t, b, m).
         activity: one array per layer, each (..., k, t, b, n).
         gradient: (..., k, p).
+        baseline: of every tick of a block of training, (..., k); 0 without one.
+        modulation: of every tick of a block of training, cost under the perturbation less baseline, (..., k).
     """
 
     cost: Array | None = None
@@ -272,6 +391,8 @@ class Reading(Value):
     output: Array | None = None
     activity: tuple[Array, ...] | None = None
     gradient: Array | None = None
+    baseline: Array | None = None
+    modulation: Array | None = None
 
 
 class Device(Protocol):
@@ -282,7 +403,7 @@ class Device(Protocol):
         """The device's account of itself; never changes."""
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
-        """Carry the commands out in order; one reading for each `Measure`."""
+        """Carry the commands out in order; one reading for each `Measure` and `Train`."""
 
     def rest(self) -> None:
         """Make the hardware safe, from any condition; may be called twice, and after `close`."""
@@ -300,6 +421,14 @@ class Stateful(Protocol):
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """The inverse of `snapshot`."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What a device behind a link offers beside: what became of it, for the record of the run."""
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Since the device was opened: "traffic" and survived "disturbances", by name."""
 
 
 class State(Protocol):
@@ -325,13 +454,15 @@ class Algorithm(Protocol):
     how a run goes on after a pulled cable.
     """
 
-    needs: ClassVar[Can]
+    @property
+    def needs(self) -> Can:
+        """What the device must offer."""
 
     def init(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Any:
         """The first state, for a device and one seed per replica."""
 
-    def presents(self, state: Any) -> int:
-        """Index of the sample that the next step wants to see."""
+    def presents(self, state: Any) -> range:
+        """Indices of the samples that the next step wants to see; `ask` gets them joined along the batch axis."""
 
     def ask(self, state: Any, sample: Sample) -> tuple[Command, ...]:
         """The commands of the next step."""
@@ -380,6 +511,15 @@ def dense_layers(spec: DeviceSpec, who: str) -> tuple[Layer, ...]:
                 "Choose a network of dense layers (network=mlp), or algo=mgd."
             )
     return spec.layers
+
+
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Samples as one, along the batch axis."""
+    if len(samples) == 1:
+        return samples[0]
+    targets = [sample.target for sample in samples if sample.target is not None]
+    target = np.concatenate(targets, axis=-2) if targets else None
+    return Sample(np.concatenate([sample.x for sample in samples], axis=-2), target, samples[0].start)
 
 
 def split(theta: Array, layers: Sequence[Layer]) -> list[tuple[Array, Array]]:

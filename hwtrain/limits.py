@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Sample, Site
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Sample, Site, Train
 from hwtrain.errors import CapabilityError, LimitError
 
 _FROM_TARGET = Can.COST | Can.SAMPLE_COST | Can.GRADIENT
@@ -33,6 +33,9 @@ def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = No
                 _check_theta(spec, theta, 0.0)
             case Measure():
                 _check_measure(spec, command, theta)
+            case Train():
+                _check_train(spec, command, theta)
+                theta = None  # the device's own, within the block's limits
 
 
 def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> None:
@@ -55,6 +58,32 @@ def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> N
     _check_sample(spec, command.sample, needs_target=bool(command.observe & _FROM_TARGET))
     if probes is not None and theta is not None and probes.site is Site.PARAMETERS and _bounded(spec):
         _check_theta(spec, theta, probes.perturbation.reach(spec.size))
+
+
+def _check_train(spec: DeviceSpec, block: Train, theta: Array | None) -> None:
+    if Can.TRAIN not in spec.can:
+        raise CapabilityError(
+            f"a block of training wants TRAIN; {spec.name!r} offers {spec.can.names()}. Nothing was sent."
+        )
+    ticks, reach = block.probes, block.probes.perturbation.reach(spec.size)
+    if ticks.count < 1 or ticks.count % block.tau_theta or ticks.first % block.tau_theta:
+        raise LimitError(
+            f"a block of {ticks.count} ticks from tick {ticks.first}; {spec.name!r} trains whole windows of "
+            f"{block.tau_theta} ticks. Nothing was sent."
+        )
+    _check_sample(spec, block.sample, needs_target=True)
+    if block.sample.x.shape[-2] != block.batch * len(block.presentations):
+        raise LimitError(
+            f"{block.sample.x.shape[-2]} samples for {len(block.presentations)} presentations of {block.batch}. "
+            "Nothing was sent."
+        )
+    if not spec.low <= block.low - reach < block.high + reach <= spec.high:
+        raise LimitError(
+            f"a block of training would keep parameters within {block.low:g} to {block.high:g}{_unit(spec)}, moved by "
+            f"{reach:g}; {spec.name!r} holds {spec.low:g} to {spec.high:g}{_unit(spec)}. Nothing was sent."
+        )
+    if theta is not None:
+        _check_theta(spec, theta, reach)
 
 
 def _check_sample(spec: DeviceSpec, sample: Sample, *, needs_target: bool) -> None:

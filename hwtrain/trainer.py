@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 
 from hwtrain import checkpoint, checks
 from hwtrain.console import Silent, Status, duration
-from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Program, Sample, Stateful, Task
+from hwtrain.core import (
+    Algorithm,
+    Array,
+    Can,
+    Command,
+    Counting,
+    Device,
+    Measure,
+    Program,
+    Sample,
+    Stateful,
+    Task,
+    Train,
+    joined,
+)
 from hwtrain.costs import Cost
 from hwtrain.errors import CapabilityError, ConfigError, HwtrainError
 from hwtrain.evaluation import Evaluation, evaluate
@@ -178,11 +192,12 @@ class Trainer:
         self.seed = self.seeds(seed, spec.replicas)
         self._status = Silent() if status is None else status
         self._clock = clock
-        self._index, self._sample = -1, Sample(np.zeros((1, 1, spec.inputs)))
+        self._indices, self._sample = range(0), Sample(np.zeros((1, 1, spec.inputs)))
         self._metrics: Mapping[str, Array] = {}
         self._state: Any = None
         self._progress: Progress
         self._began = 0.0
+        self._disturbances: Mapping[str, int] = {}
 
     @staticmethod
     def seeds(seed: int, replicas: tuple[int, ...]) -> NDArray[np.uint32]:
@@ -191,9 +206,9 @@ class Trainer:
 
     def step(self, state: Any) -> tuple[Any, Mapping[str, Array], tuple[Command, ...]]:
         """One step: the only place where a command reaches the device."""
-        index = self.algorithm.presents(state)
-        if index != self._index:
-            self._index, self._sample = index, self.task.sample(self.seed, index)
+        indices = self.algorithm.presents(state)
+        if indices != self._indices:
+            self._indices, self._sample = indices, joined([self.task.sample(self.seed, index) for index in indices])
         commands = self.algorithm.ask(state, self._sample)
         check(self.device.spec, commands)
         readings = self.device.execute(commands)
@@ -260,6 +275,7 @@ class Trainer:
                 mean = self._progress.mean_cost
                 self.recorder.line(self._head() | {**metrics, "cost": mean})
                 self._progress = replace(self._progress, cost=np.zeros_like(mean), costs=0)
+                self._note_disturbances()
                 if not np.isfinite(mean).any():
                     return "diverged"
             if now // evaluate_every > before // evaluate_every:
@@ -290,6 +306,16 @@ class Trainer:
         self._progress = self._progress.evaluated(state.theta)
         self.recorder.line(self._head() | dict(self._metrics))
 
+    def _note_disturbances(self) -> None:
+        """An event whenever the device survived more of them."""
+        if isinstance(self.device, Counting):
+            now = self.device.counts().get("disturbances", {})
+            if now != self._disturbances:
+                self.recorder.event(
+                    "disturbances", step=self._state.step, **{k.replace(" ", "_"): v for k, v in now.items()}
+                )
+            self._disturbances = now
+
     def _head(self) -> dict[str, Any]:
         """What every line begins with."""
         counts = self._progress.counts
@@ -298,9 +324,11 @@ class Trainer:
     def _account(self) -> dict[str, Any]:
         """What the outcome says beside its name."""
         counts = {name: getattr(self._progress.counts, name) for name in Counts.__slots__}
+        device = self.device.counts() if isinstance(self.device, Counting) else None
         return {
             "steps": self._state.step,
             "counts": {**counts, "updates": self._state.updates},
+            **({} if device is None else {"device_counts": device}),
             "metrics": self._metrics,
             "seconds": self._progress.seconds,
         }
@@ -358,6 +386,11 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
                     gradients += 1
                 else:
                     baseline += 1
+            case Train():
+                perturbed += command.probes.count
+                baseline += command.baselines
+                writes += command.probes.count // command.tau_theta - 1  # the last is named by the Program that follows
+                programmed = np.full_like(programmed, np.nan)
     return Counts(perturbed, baseline, gradients, writes, counts.evaluations), programmed
 
 

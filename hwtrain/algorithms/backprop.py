@@ -67,9 +67,9 @@ class Backprop:
         theta = self.start(spec, seed)
         return State(theta, np.zeros_like(theta), self.optimizer.init(theta), spec.low, spec.high)
 
-    def presents(self, state: State) -> int:
+    def presents(self, state: State) -> range:
         """A new sample for every step."""
-        return state.step
+        return range(state.step, state.step + 1)
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta and ask for the gradient."""

@@ -19,13 +19,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Perturbation, Probes, Program, Reading, Sample
+from hwtrain.core import (
+    Array,
+    Can,
+    Change,
+    Command,
+    DeviceSpec,
+    Measure,
+    Perturbation,
+    Probes,
+    Program,
+    Reading,
+    Sample,
+    Train,
+    inside,
+)
 from hwtrain.errors import ConfigError
 from hwtrain.optimize import Descent, Moments, Optimizer, moved
 from hwtrain.perturb import Antithetic
@@ -45,6 +58,8 @@ class State:
         estimate: gradient estimate behind the last update, (..., p).
         baseline: unperturbed cost of the sample now presented, (...,).
         moments: the optimizer's memory.
+        trace: modulations since the last update, or behind it, (..., window), where the device is told of changes by
+            name; else (..., 0).
         seed: one per replica, (...,).
         low: parameters are kept within these, so that a probe never leaves the device's range.
         high: see `low`.
@@ -59,6 +74,7 @@ class State:
     estimate: Array
     baseline: Array
     moments: Moments
+    trace: Array
     seed: NDArray[np.uint32]
     low: float
     high: float
@@ -90,6 +106,7 @@ class MGD:
         probes: most probes asked for at once; how results are computed, not what they are (up to rounding).
         modulation_limit: modulations are cut to plus or minus this [cost], None is no limit; biased when it acts, and
             the metric `limited` counts how often.
+        on_device: let the device run blocks of about `probes` ticks by itself; the trajectory stays the same.
     """
 
     eta: float
@@ -104,8 +121,7 @@ class MGD:
     start: Start = field(default_factory=Uniform)
     probes: int = 64
     modulation_limit: float | None = None
-
-    needs: ClassVar[Can] = Can.COST | Can.PROBE
+    on_device: bool = False
 
     def __post_init__(self) -> None:
         checks.number("algo.eta", self.eta, low=0)
@@ -117,12 +133,23 @@ class MGD:
         checks.one_of("algo.baseline", self.baseline, BASELINES)
         checks.one_of("algo.convention", self.convention, CONVENTIONS)
         checks.number("algo.modulation_limit", self.modulation_limit, low=0, above=True, none="no limit")
+        checks.flag("algo.on_device", self.on_device)
+        if self.on_device and not (isinstance(self.optimizer, Descent) and self.modulation_limit is None):
+            raise ConfigError(
+                "algo.on_device: a device descends by plain steps. Leave algo/optimizer=descent and "
+                "algo.modulation_limit=null, or set algo.on_device=false."
+            )
         period = self.tau_p * (2 if self.baseline == "antithetic" else 1)
         if self.tau_theta is not None and self.tau_theta % period:
             raise ConfigError(
                 f"algo.tau_theta ({self.tau_theta}) must be a multiple of {period}: tau_p ({self.tau_p})"
                 + (" times the two signs of baseline=antithetic" if self.baseline == "antithetic" else "")
             )
+
+    @property
+    def needs(self) -> Can:
+        """Costs of probes, or all of it by itself."""
+        return Can.TRAIN if self.on_device else Can.COST | Can.PROBE
 
     @property
     def code(self) -> Perturbation:
@@ -142,32 +169,44 @@ class MGD:
                 f"algo.perturbation moves parameters by {reach:g} {spec.unit}; {spec.name!r} holds {spec.low:g} to "
                 f"{spec.high:g}. Choose a smaller amplitude."
             )
-        theta = np.clip(self.start(spec, seed), low, high)
+        if spec.precision == "single":
+            low, high = map(float, inside(low, high))
+        theta = np.clip(self.start(spec, seed).astype(spec.dtype), low, high)
         zero = np.zeros_like(theta)
         window = self.tau_p * self.code.block(spec.size) if self.tau_theta is None else self.tau_theta
-        baseline = np.zeros(theta.shape[:-1])
-        return State(theta, zero, zero, baseline, self.optimizer.init(theta), seed, low, high, window)
+        by_name = spec.precision == "single" and isinstance(self.optimizer, Descent) and self.modulation_limit is None
+        trace = np.zeros((*theta.shape[:-1], window if by_name else 0), spec.dtype)
+        if self.on_device and not by_name:
+            raise ConfigError(f"algo.on_device: {spec.name!r} does not hold its parameters in single precision")
+        return State(theta, zero, zero, zero[..., 0], self.optimizer.init(theta), trace, seed, low, high, window)
 
-    def presents(self, state: State) -> int:
+    def presents(self, state: State) -> range:
         """A sample is held for tau_x ticks."""
-        return state.step // self._tau_x(state)
+        tau_x, ticks = self._tau_x(state), self._probes(state).count
+        return range(state.step // tau_x, (state.step + ticks - 1) // tau_x + 1)
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta, measure the baseline if it is stale, and probe."""
+        bring = Program(state.theta, self._last_change(state))
+        if self.on_device:
+            return bring, self._block(state, sample)
         probing = Measure(sample, self._probes(state))
         if self._measures_baseline(state):
-            return Program(state.theta), Measure(sample), probing
-        return Program(state.theta), probing
+            return bring, Measure(sample), probing
+        return bring, probing
 
     def tell(self, state: State, sample: Sample, readings: Sequence[Reading]) -> tuple[State, Mapping[str, Array]]:
         """Correlate the modulation with the perturbation; at the end of the window, update."""
+        if self.on_device:
+            return self._follow(state, self._block(state, sample), readings[0])
         probes = self._probes(state)
         cost = readings[-1].cost
         assert cost is not None
+        cost = cost.astype(state.theta.dtype, copy=False)
         baseline = state.baseline
         if self._measures_baseline(state):
             assert readings[0].cost is not None
-            baseline = readings[0].cost[..., 0]
+            baseline = readings[0].cost[..., 0].astype(cost.dtype, copy=False)
 
         delta = probes.dense(state.theta.shape[-1])
         modulation = cost - baseline[..., None]
@@ -179,6 +218,10 @@ class MGD:
             limited = np.sum(np.abs(modulation) > self.modulation_limit, axis=-1)
             modulation = np.clip(modulation, -self.modulation_limit, self.modulation_limit)
         homodyne = state.homodyne + np.matmul(modulation[..., None, :], delta)[..., 0, :]
+        trace = state.trace
+        if trace.size:
+            at = state.step % state.window
+            trace = np.concatenate([trace[..., :at], modulation, trace[..., at + probes.count :]], axis=-1)
 
         metrics: dict[str, Array] = {"cost": baseline if self._has_baseline else cost.mean(axis=-1)}
         if invalid.any():
@@ -189,13 +232,15 @@ class MGD:
         step = state.step + probes.count
         stale = self.baseline == "fresh" or step % self._tau_x(state) == 0
         if step % state.window:
-            return replace(state, homodyne=homodyne, baseline=baseline, step=step, stale=stale), metrics
+            return replace(state, homodyne=homodyne, baseline=baseline, trace=trace, step=step, stale=stale), metrics
 
         gradient = homodyne / (state.window * self.code.mean_square(state.theta.shape[-1]))
         change, moments = self.optimizer.step(
             self._scale(state) * gradient, state.moments, self._eta(state), state.updates
         )
-        theta = moved(state.theta, change, state.low, state.high)
+        theta = moved(state.theta, change, state.low, state.high).astype(state.theta.dtype, copy=False)
+        if trace.size:
+            theta = self._change(state, trace, step - state.window, state.updates)(state.theta)
         return replace(
             state,
             theta=theta,
@@ -203,6 +248,7 @@ class MGD:
             estimate=gradient,
             baseline=baseline,
             moments=moments,
+            trace=trace,
             step=step,
             updates=state.updates + 1,
             stale=True,
@@ -211,6 +257,67 @@ class MGD:
     def gradient(self, state: State) -> Array | None:
         """The estimate behind the last update."""
         return state.estimate if state.updates else None
+
+    def _block(self, state: State, sample: Sample) -> Train:
+        """The ticks that the device runs next by itself."""
+        probes, presentations = self._probes(state), len(self.presents(state))
+        return Train(
+            sample,
+            probes,
+            self._tau_x(state),
+            state.window,
+            sample.x.shape[-2] // presentations,
+            self.baseline if self._has_baseline else "none",
+            self._rate(state, state.updates),
+            state.low,
+            state.high,
+        )
+
+    def _follow(self, state: State, block: Train, reading: Reading) -> tuple[State, Mapping[str, Array]]:
+        """The state after a block, from its trace of costs."""
+        baseline, modulation = reading.baseline, reading.modulation
+        assert baseline is not None and modulation is not None
+        theta = state.theta
+        for change in block.changes(modulation):
+            theta = change(theta)
+        invalid = ~np.isfinite(modulation)
+        trace = np.where(invalid, np.float32(0), modulation)[..., -state.window :]
+        delta = replace(block.probes, first=state.step + block.probes.count - state.window, count=state.window)
+        homodyne = np.matmul(trace[..., None, :], delta.dense(theta.shape[-1]))[..., 0, :]
+        cost = baseline if self._has_baseline else modulation
+        metrics: dict[str, Array] = {"cost": np.asarray(np.mean(cost, axis=-1, dtype=np.float64))}
+        if invalid.any():
+            metrics["invalid"] = invalid.sum(axis=-1)
+        return replace(
+            state,
+            theta=theta,
+            estimate=homodyne / (state.window * self.code.mean_square(theta.shape[-1])),
+            baseline=baseline[..., -1],
+            trace=trace,
+            step=state.step + block.probes.count,
+            updates=state.updates + block.probes.count // state.window,
+        ), metrics
+
+    def _last_change(self, state: State) -> Change | None:
+        """How theta came about, for a device that holds what was before it."""
+        if not state.trace.size or not state.updates or state.step % state.window:
+            return None
+        return self._change(state, state.trace, state.step - state.window, state.updates - 1)
+
+    def _change(self, state: State, trace: Array, first: int, updates: int) -> Change:
+        probes = Probes(self.code, state.seed, first, state.window, self.tau_p)
+        return Change(probes, trace, self._rate(state, updates), state.low, state.high)
+
+    def _rate(self, state: State, updates: int) -> float:
+        """What a modulation is multiplied with, before the sign of the perturbation."""
+        size = int(state.theta.shape[-1])
+        mean = self.code.reach(size) / (state.window * self.code.mean_square(size))
+        rate = self._eta(replace(state, updates=updates)) * self._scale(state) * mean
+        if not math.isfinite(np.float32(rate)):
+            raise ConfigError(
+                f"algo.eta: {self.eta:g} makes steps too long for single precision. Choose a smaller one."
+            )
+        return rate
 
     def _tau_x(self, state: State) -> int:
         return state.window if self.tau_x is None else self.tau_x
@@ -226,7 +333,10 @@ class MGD:
         return self._has_baseline and state.stale
 
     def _probes(self, state: State) -> Probes:
-        """As many probes as fit before sample or parameters change."""
+        """As many probes as fit before sample or parameters change; as many windows as the device may run by itself."""
+        if self.on_device:
+            windows = 1 if self.eta_halves is not None else max(self.probes // state.window, 1)
+            return Probes(self.code, state.seed, state.step, windows * state.window, self.tau_p)
         until_update = state.window - state.step % state.window
         until_sample = self._tau_x(state) - state.step % self._tau_x(state)
         most = 1 if self.baseline == "fresh" else self.probes

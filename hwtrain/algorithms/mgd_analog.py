@@ -95,9 +95,10 @@ class MGDAnalog:
         zero = np.zeros(theta.shape[:-1])
         return State(theta, np.zeros_like(theta), zero, zero, seed, low, high)
 
-    def presents(self, state: State) -> int:
+    def presents(self, state: State) -> range:
         """A sample is held for tau_x ticks."""
-        return state.step // self.tau_x
+        index = state.step // self.tau_x
+        return range(index, index + 1)
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta and measure under this tick's perturbation."""

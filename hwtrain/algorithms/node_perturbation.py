@@ -96,9 +96,10 @@ class NodePerturbation:
         theta = self.start(spec, seed)
         return State(theta, np.zeros_like(theta), self.optimizer.init(theta), layers, seed, spec.low, spec.high)
 
-    def presents(self, state: State) -> int:
+    def presents(self, state: State) -> range:
         """A new sample for every update."""
-        return state.step // self.probes
+        index = state.step // self.probes
+        return range(index, index + 1)
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta, measure cost and activity, then probe the nodes."""
