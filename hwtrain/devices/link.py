@@ -59,6 +59,7 @@ class Link:
         timeout: first guess of the time after which a request is repeated [s]; replies then teach a better one.
         clock: seconds that only grow.
         sleep: waits for so many seconds.
+        boots: boot ids, each new; None is random ones.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Link:
         timeout: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        boots: Callable[[], int] | None = None,
     ) -> None:
         self.name = name
         self.traffic: Counter[str] = Counter()
         self.disturbances: Counter[str] = Counter()
         self._connect, self._patience, self._clock, self._sleep = connect, patience, clock, sleep
+        self._boots = boots or (lambda: secrets.randbits(32) or 1)
         self._delay = _Delay(timeout)
         self._port: Port | None = None
         self._decoder = Decoder()
@@ -113,7 +116,7 @@ class Link:
             DeviceError: another program does the same at the same time.
         """
         for _ in range(8):
-            identity, boot = self.hello(), secrets.randbits(32) or 1
+            identity, boot = self.hello(), self._boots()
             try:
                 self._unnumbered(messages.Adopt(identity.boot, boot))
             except FirmwareError as error:

@@ -23,6 +23,7 @@ from hwtrain import checks
 from hwtrain.costs import Cost
 from hwtrain.devices.board import Board
 from hwtrain.devices.link import SLICE, Connect, Link, PortLost
+from hwtrain.devices.wrappers import Recorded
 from hwtrain.errors import ConfigError, ConnectError
 from hwtrain.sim.networks import Network
 
@@ -72,8 +73,6 @@ class SerialBoard(Board):
         checks.number("device.patience", patience, low=0, above=True, why="seconds")
         connect: Connect = Opener(port, baudrate, dtr)
         if transcript is not None:
-            from hwtrain.devices.wrappers import Recorded
-
             connect = Recorded(connect, transcript)
         super().__init__(Link(connect, port, patience), network, cost, low, high, watchdog)
 
