@@ -36,7 +36,7 @@ static uint16_t describe_network(const hwt_board_t *board, uint8_t *bytes) {
     return (uint16_t)(12u + 4u * network->count);
 }
 
-static uint8_t hello(hwt_board_t *board, request_t *request) {
+static uint8_t hello(const hwt_board_t *board, request_t *request) {
     const hwt_config_t *config = board->config;
     uint8_t *reply = request->reply, length = 0;
     uint32_t can = HWT_CAN_COST | HWT_CAN_OUTPUT | HWT_CAN_ACTIVITY | HWT_CAN_PROBE | HWT_CAN_UPDATE | HWT_CAN_TRAIN;
@@ -168,7 +168,7 @@ static uint8_t write_parameters(hwt_board_t *board, request_t *request) {
     return HWT_OK;
 }
 
-static uint8_t read_parameters(hwt_board_t *board, request_t *request) {
+static uint8_t read_parameters(const hwt_board_t *board, request_t *request) {
     if (request->count != 6)
         return refuse(request, HWT_BAD_LENGTH, 6);
     uint32_t offset = hwt_get32(request->payload);
@@ -183,7 +183,7 @@ static uint8_t read_parameters(hwt_board_t *board, request_t *request) {
     return HWT_OK;
 }
 
-static uint8_t digest(hwt_board_t *board, request_t *request) {
+static uint8_t digest(const hwt_board_t *board, request_t *request) {
     uint32_t crc = 0;
     uint8_t bytes[4];
     if (request->count)

@@ -224,7 +224,8 @@ void hwt_update_and_present(const hwt_network_t *network, float *theta, const fl
     uint32_t updates = 0, moves = 0, index = 0;
     uint_fast8_t left = 1; /* parameters until the words are used up */
     const word_t step = {.value = weight};
-    float *const sums = work->sums, *const end = sums + outputs;
+    float *const sums = work->sums;
+    const float *const end = sums + outputs;
     float *parameter = theta, total = 0.0f;
     zero(sums, outputs);
     zero(work->down, outputs);

@@ -45,7 +45,6 @@ static float measure(hwt_board_t *board, uint16_t slot, uint16_t batch, const hw
 }
 
 void hwt_train(hwt_board_t *board, const hwt_block_t *block, uint8_t *trace) {
-    const float amplitude = block->code.amplitude;
     hwt_pattern_t last, next;
     float baseline = 0.0f;
     uint8_t stale = 1, presented = 0;    /* is the baseline out of date; is the sample's first layer summed? */
@@ -71,7 +70,7 @@ void hwt_train(hwt_board_t *board, const hwt_block_t *block, uint8_t *trace) {
         }
         if (block->baseline == HWT_BASELINE_FRESH || (block->baseline == HWT_BASELINE_SHARED && stale))
             baseline = measure(board, slot, block->batch, 0, 0.0f, &presented);
-        float modulation = measure(board, slot, block->batch, &next, amplitude, &presented) - baseline;
+        float modulation = measure(board, slot, block->batch, &next, block->code.amplitude, &presented) - baseline;
         hwt_put_float(trace, baseline);
         hwt_put_float(trace + 4, modulation);
 

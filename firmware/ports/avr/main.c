@@ -1,12 +1,13 @@
-/* ATmega328P (Uno, Nano) and ATmega2560 (Mega) at 16 MHz: USART0, 115 200 baud 8N1, the board's USB serial port. Runs in simavr.
- * The 328P's 2 KB of RAM hold a 49-4-4 network (220 parameters), one sample, one request, one reply and 480 bytes of stack. (DS40002061, DS40002211.) */
+/* ATmega328P (Uno, Nano) and ATmega2560 (Mega) at 16 MHz: USART0, 115 200 baud 8N1, the board's USB serial port. Runs in
+ * simavr. The 328P's 2 KB of RAM hold a 49-4-4 network (220 parameters), one sample, one request, one reply and 490 bytes of
+ * stack. (DS40002061, DS40002211.) */
 #include <avr/interrupt.h>
 #include <avr/io.h>
 #include <avr/sleep.h>
 #include <avr/wdt.h>
 
 #ifdef __AVR_ATmega328P__
-#define RING_SIZE 16u
+#define HWT_RING_SIZE 16u
 #define NAME "atmega328p"
 #define THETA 220
 #define SAMPLES 53
@@ -15,7 +16,7 @@
 #define REPLY 96
 #define USART_RECEIVED USART_RX_vect
 #else
-#define RING_SIZE 256u
+#define HWT_RING_SIZE 256u
 #define NAME "atmega2560"
 #define THETA 768
 #define SAMPLES 256
@@ -24,17 +25,16 @@
 #define REPLY 512
 #define USART_RECEIVED USART0_RX_vect
 #endif
-#include "../bare/ring.h"
+#include "hwtrain/bare.h"
 #include "hwtrain/board.h"
-
-#define PAINT 0xC5
+#include "hwtrain/ring.h"
 
 extern uint8_t __heap_start[]; /* end of the static data, from the linker */
 
-static ring_t ring;
+static hwt_ring_t received;
 static volatile uint32_t milliseconds;
 
-/* Paint the stack before the C runtime has used any. */
+/* Paint the stack (HWT_PAINT) before the C runtime has used any. */
 __asm(".section .init3, \"ax\", @progbits\n"
       "  ldi r30, lo8(__heap_start)\n  ldi r31, hi8(__heap_start)\n  ldi r24, 0xC5\n  ldi r25, hi8(__stack + 1)\n"
       "1: st Z+, r24\n  cpi r30, lo8(__stack + 1)\n  cpc r31, r25\n  brne 1b\n"
@@ -42,16 +42,12 @@ __asm(".section .init3, \"ax\", @progbits\n"
 
 ISR(USART_RECEIVED) {
     if (UCSR0A & (1 << DOR0))
-        ring.lost++;
-    ring_put(&ring, UDR0);
+        received.lost++;
+    hwt_ring_put(&received, UDR0);
 }
 
 ISR(TIMER0_COMPA_vect) {
     milliseconds++;
-}
-
-static int read(void *context) {
-    return ring_get(context);
 }
 
 static void write(void *context, uint8_t byte) {
@@ -85,28 +81,21 @@ static void reset(void *context) {
         ;
 }
 
-static uint32_t overruns(void *context) {
-    return ((ring_t *)context)->lost;
-}
-
 static uint32_t stack_free(void *context) {
-    const uint8_t *byte = __heap_start;
     (void)context;
-    while (byte <= (const uint8_t *)RAMEND && *byte == PAINT)
-        byte++;
-    return (uint32_t)(byte - __heap_start);
+    return hwt_painted(__heap_start, (const uint8_t *)RAMEND + 1);
 }
 
 int main(void) {
     static float theta[THETA], samples[SAMPLES], work[WORK];
     static uint8_t receive[RECEIVE], replies[REPLY];
     static hwt_board_t board;
-    static const hwt_port_t port = {&ring, read, write, millis, rest, reset, overruns, stack_free};
+    static const hwt_port_t port = {&received, hwt_ring_read, write, millis, rest, reset, hwt_ring_overruns, stack_free};
     static const hwt_config_t config = {
         .name = NAME, .port = &port,
         .theta = theta, .theta_size = THETA, .samples = samples, .samples_size = SAMPLES, .work = work, .work_size = WORK,
         .receive = receive, .receive_size = RECEIVE, .replies = replies, .reply_size = REPLY, .window = 1,
-        .ring = RING_SIZE - 1u,
+        .ring = HWT_RING_SIZE - 1u,
     };
     MCUSR = 0; /* a watchdog that caused this start is still running */
     wdt_disable();
@@ -123,7 +112,7 @@ int main(void) {
     for (;;)
         if (!hwt_board_poll(&board)) {
             cli();
-            if (ring.in == ring.out) {
+            if (hwt_ring_is_empty(&received)) {
                 sleep_enable();
                 sei(); /* takes effect after the next instruction: no wake-up is lost */
                 sleep_cpu();

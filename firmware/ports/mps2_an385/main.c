@@ -2,7 +2,6 @@
  * 25 MHz is the clock. (ARM DAI0385, CMSDK TRM DDI0479.) */
 #define TICK_COUNT 25000u
 #include "../bare/cortex_m.h"
-#include "../bare/ring.h"
 #include "hwtrain/board.h"
 
 #define UART_DATA REGISTER(0x40004000)
@@ -16,21 +15,16 @@
 #define STATE_OVERRUN 8u
 #define INTERRUPT_RECEIVE 2u
 
-static ring_t ring;
+static hwt_ring_t received;
 
-void UART_Handler(void);
-void UART_Handler(void) {
+static void on_receive(void) {
     UART_INTERRUPT = INTERRUPT_RECEIVE; /* acknowledge first: a byte that comes while draining must interrupt again */
     if (UART_STATE & STATE_OVERRUN) {
         UART_STATE = STATE_OVERRUN;
-        ring.lost++;
+        received.lost++;
     }
     while (UART_STATE & STATE_RECEIVED)
-        ring_put(&ring, (uint8_t)UART_DATA);
-}
-
-static int read(void *context) {
-    return ring_get(context);
+        hwt_ring_put(&received, (uint8_t)UART_DATA);
 }
 
 static void write(void *context, uint8_t byte) {
@@ -51,20 +45,17 @@ static void reset(void *context) {
     cortex_reset();
 }
 
-static uint32_t overruns(void *context) {
-    return ((ring_t *)context)->lost;
-}
-
 int main(void) {
     static float theta[16384], samples[8192], work[1024];
     static uint8_t receive[1024], replies[4 * 1024];
     static hwt_board_t board;
-    static const hwt_port_t port = {&ring, read, write, cortex_millis, rest, reset, overruns, cortex_stack_free};
+    static const hwt_port_t port = {&received, hwt_ring_read, write, cortex_millis,
+                                    rest, reset, hwt_ring_overruns, hwt_stack_free};
     static const hwt_config_t config = {
         .name = "mps2_an385", .port = &port,
         .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
         .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
-        .ring = RING_SIZE - 1u,
+        .ring = HWT_RING_SIZE - 1u,
     };
     UART_BAUDDIV = 25000000u / 115200u;
     UART_CTRL = 0xB; /* send, receive, receive interrupt */
@@ -73,7 +64,7 @@ int main(void) {
         return 1;
     for (;;)
         if (!hwt_board_poll(&board))
-            CORTEX_SLEEP_UNLESS(ring.in != ring.out);
+            cortex_sleep(&received);
 }
 
-VECTORS([0] = UART_Handler);
+VECTORS([0] = on_receive);

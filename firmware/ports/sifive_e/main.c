@@ -1,6 +1,7 @@
 /* SiFive FE310 (RV32IMAC, no floating-point unit), UART0, 115 200 baud 8N1. Runs in QEMU (sifive_e), whose timer counts 10 MHz;
  * silicon counts 32 768 Hz. Interrupts only end the sleep, so there is no handler: the receiver's 8 bytes are read by polling,
  * which is enough for a window of one request. (FE310-G002 manual.) */
+#include "hwtrain/bare.h"
 #include "hwtrain/board.h"
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
@@ -21,10 +22,7 @@
 #ifndef TICK_HZ
 #define TICK_HZ 10000000u
 #endif
-#define PAINT 0x5AFEC0DEu
-
-extern uint32_t _bss_end[], _stack[]; /* link.ld */
-int main(void);
+#define TICKS_PER_MS (TICK_HZ / 1000u)
 
 static int read(void *context) {
     uint32_t word = UART_RXDATA;
@@ -39,36 +37,31 @@ static void write(void *context, uint8_t byte) {
     UART_TXDATA = byte;
 }
 
-/* From the whole 64-bit timer: the quotient of its lower half alone would jump where that wraps. */
-static uint32_t millis(void *context) {
-    const uint32_t per_ms = TICK_HZ / 1000u;
+static uint64_t ticks(void) {
     uint32_t high, low;
-    (void)context;
     do {
         high = MTIME_HIGH;
         low = MTIME;
     } while (high != MTIME_HIGH);
-    return (uint32_t)((((uint64_t)high << 32) | low) / per_ms);
+    return (uint64_t)high << 32 | low;
+}
+
+/* From all 64 bits of the timer: the quotient of its lower half alone would jump where that wraps. */
+static uint32_t millis(void *context) {
+    (void)context;
+    return (uint32_t)(ticks() / TICKS_PER_MS);
 }
 
 static void rest(void *context) {
     (void)context; /* the network is numbers in RAM: this board drives nothing */
 }
 
-static uint32_t stack_free(void *context) {
-    const uint32_t *word = _bss_end;
-    (void)context;
-    while (word < _stack && *word == PAINT)
-        word++;
-    return (uint32_t)((uintptr_t)word - (uintptr_t)_bss_end);
-}
-
 /* Until a byte or the next millisecond: WFI returns when an enabled interrupt is pending, though none is ever taken. */
 static void sleep(void) {
-    uint32_t now = MTIME, next = now + TICK_HZ / 1000u;
-    MTIMECMP_HIGH = UINT32_MAX;
-    MTIMECMP = next;
-    MTIMECMP_HIGH = MTIME_HIGH + (next < now);
+    uint64_t next = ticks() + TICKS_PER_MS;
+    MTIMECMP_HIGH = UINT32_MAX; /* not due between the two halves */
+    MTIMECMP = (uint32_t)next;
+    MTIMECMP_HIGH = (uint32_t)(next >> 32);
     __asm volatile("wfi");
     uint32_t source = PLIC_CLAIM;
     if (source)
@@ -79,7 +72,7 @@ int main(void) {
     static float theta[1024], samples[512], work[128];
     static uint8_t receive[1024], replies[1024];
     static hwt_board_t board;
-    static const hwt_port_t port = {0, read, write, millis, rest, 0, 0, stack_free};
+    static const hwt_port_t port = {0, read, write, millis, rest, 0, 0, hwt_stack_free};
     static const hwt_config_t config = {
         .name = "sifive_e", .port = &port,
         .theta = theta, .theta_size = 1024, .samples = samples, .samples_size = 512, .work = work, .work_size = 128,
@@ -100,16 +93,11 @@ int main(void) {
             sleep();
 }
 
-/* Start: stack, data, zeroed bss, painted stack. */
+/* Where the processor begins. */
 __asm(".section .start, \"ax\"\n"
       ".globl _start\n"
       "_start: la sp, _stack\n"
-      "  la t0, _data\n  la t1, _data_end\n  la t2, _data_load\n"
-      "1: bgeu t0, t1, 2f\n  lw t3, 0(t2)\n  sw t3, 0(t0)\n  addi t0, t0, 4\n  addi t2, t2, 4\n  j 1b\n"
-      "2: la t0, _bss\n  la t1, _bss_end\n"
-      "3: bgeu t0, t1, 4f\n  sw zero, 0(t0)\n  addi t0, t0, 4\n  j 3b\n"
-      "4: li t3, 0x5AFEC0DE\n"
-      "5: bgeu t0, sp, 6f\n  sw t3, 0(t0)\n  addi t0, t0, 4\n  j 5b\n"
-      "6: call main\n"
-      "7: j 7b\n"
+      "  call hwt_start_memory\n"
+      "  call main\n"
+      "1: j 1b\n"
       ".text\n");

@@ -3,7 +3,6 @@
  * millisecond is a tenth of one. No wait depends on a ready bit: QEMU has no RCC. (RM0090, sections 7, 8, 30.) */
 #define TICK_COUNT 16000u
 #include "../bare/cortex_m.h"
-#include "../bare/ring.h"
 #include "hwtrain/board.h"
 
 #define RCC_AHB1ENR REGISTER(0x40023830)
@@ -20,20 +19,14 @@
 #define SR_SENT (1u << 6)
 #define SR_EMPTY (1u << 7)
 
-static ring_t ring;
+static hwt_ring_t received;
 
-void USART2_Handler(void);
-void USART2_Handler(void) {
+static void on_receive(void) {
     uint32_t status = USART2_SR; /* read before DR: the pair clears both flags */
-    if (status & (SR_RECEIVED | SR_OVERRUN)) {
-        ring_put(&ring, (uint8_t)USART2_DR);
-        if (status & SR_OVERRUN)
-            ring.lost++;
-    }
-}
-
-static int read(void *context) {
-    return ring_get(context);
+    if (status & SR_OVERRUN)
+        received.lost++;
+    if (status & (SR_RECEIVED | SR_OVERRUN))
+        hwt_ring_put(&received, (uint8_t)USART2_DR);
 }
 
 static void write(void *context, uint8_t byte) {
@@ -54,20 +47,17 @@ static void reset(void *context) {
     cortex_reset();
 }
 
-static uint32_t overruns(void *context) {
-    return ((ring_t *)context)->lost;
-}
-
 int main(void) {
     static float theta[16384], samples[8192], work[1024];
     static uint8_t receive[1024], replies[4 * 1024];
     static hwt_board_t board;
-    static const hwt_port_t port = {&ring, read, write, cortex_millis, rest, reset, overruns, cortex_stack_free};
+    static const hwt_port_t port = {&received, hwt_ring_read, write, cortex_millis,
+                                    rest, reset, hwt_ring_overruns, hwt_stack_free};
     static const hwt_config_t config = {
         .name = "stm32f405", .port = &port,
         .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
         .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
-        .ring = RING_SIZE - 1u,
+        .ring = HWT_RING_SIZE - 1u,
     };
     RCC_AHB1ENR |= 1u;
     RCC_APB1ENR |= 1u << 17;
@@ -80,7 +70,7 @@ int main(void) {
         return 1;
     for (;;)
         if (!hwt_board_poll(&board))
-            CORTEX_SLEEP_UNLESS(ring.in != ring.out);
+            cortex_sleep(&received);
 }
 
-VECTORS([38] = USART2_Handler);
+VECTORS([38] = on_receive);
