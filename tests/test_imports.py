@@ -14,7 +14,7 @@ LAYERS = [  # a module may import from its own layer, where that makes no circle
     {"errors"},
     {"core", "checks", "draws", "console", "signals", "svg"},
     {"perturb", "costs", "limits", "start", "optimize", "tasks"},
-    {"sim"},
+    {"sim", "emulators"},
     {"devices", "algorithms"},
     {"report", "checkpoint", "evaluation", "recorder", "trainer"},
     {"config", "conformance"},
@@ -25,6 +25,8 @@ OWNERS = {
     "omegaconf": {"config.py", "__main__.py"},
     "serial": {"devices/serial.py"},
     "pyvisa": {"devices/visa.py"},
+    "unicorn": {"emulators/cortex_m.py"},
+    "ziglang": set(),  # is run, never imported
     "urllib": {"tasks/fetch.py"},
     "pytest": {"conformance.py"},
     "hypothesis": {"conformance.py"},

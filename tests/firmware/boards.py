@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import socket
-import subprocess
 import time
 from contextlib import contextmanager
 from functools import cache
@@ -15,25 +12,15 @@ from pathlib import Path
 import pytest
 import serial
 
+from hwtrain import emulators
 from hwtrain.devices import messages
 from hwtrain.devices.frames import Decoder, encode
+from hwtrain.emulators import Emulator, images
+from hwtrain.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2] / "firmware"
+ROOT = images.firmware_dir()
 PATIENCE = 60.0  # seconds; generous, since nothing here measures time
-BOARDS = ("host", "stm32f405", "mps2_an385", "sifive_e", "atmega328p", "atmega2560")
-_TOOLS = {
-    "host": (("cc", "gcc"),),
-    "stm32f405": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
-    "bench": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"),),
-    "bench_m3": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"),),
-    "mps2_an385": (("arm-none-eabi-gcc", "gcc-arm-none-eabi"), ("qemu-system-arm", "qemu-system-arm")),
-    "sifive_e": (
-        ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf"),
-        ("qemu-system-riscv32", "qemu-system-misc"),
-    ),
-    "atmega328p": (("avr-gcc", "gcc-avr avr-libc"),),
-    "atmega2560": (("avr-gcc", "gcc-avr avr-libc"),),
-}
+BOARDS = (*emulators.BOARDS, "stm32f405-pip")  # a board, and after the hyphen the route to it
 
 
 def need(command: str, package: str) -> None:
@@ -43,79 +30,34 @@ def need(command: str, package: str) -> None:
 
 @cache
 def build(board: str, out: Path) -> dict[str, int]:
-    """Build a board into `out`; flash and RAM in bytes, and the largest stack frame."""
-    need("make", "make")
-    need(*_TOOLS[board][0])
-    done = subprocess.run(
-        ["make", "-s", "-C", str(ROOT), f"BOARD={board}", f"OUT={out}"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    sizes = re.search(r"flash +(\d+) +ram +(\d+)", done.stdout)
-    assert sizes, done.stdout + done.stderr
-    frames = re.findall(r"stack frame +(\d+)", done.stdout)
-    return {"flash": int(sizes[1]), "ram": int(sizes[2]), "frame": int(frames[0])}
+    """Build a board, or a benchmark, into `out`; flash and RAM in bytes, and the largest stack frame."""
+    if board in emulators.BOARDS:
+        route_to(board)
+    else:
+        need("make", "make")
+        need("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    return images.build(board, "system", ROOT, out)
 
 
-@cache
-def simavr(out: Path) -> Path:
-    """The simavr runner."""
-    if not Path("/usr/include/simavr/sim_avr.h").exists():
-        pytest.skip("simavr is missing: apt-get install --no-install-recommends libsimavr-dev")
-    runner = out / "simrun"
-    source = ROOT / "ports" / "avr" / "simrun.c"
-    done = subprocess.run(
-        ["cc", "-O2", "-o", runner, source, "-I/usr/include/simavr", "-lsimavr"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return runner
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def command(board: str, out: Path, arguments: tuple[str, ...] = ()) -> tuple[list[str], str | None]:
-    """How to start a board, and its URL where it is known beforehand."""
-    for tool in _TOOLS[board]:
-        need(*tool)
-    build(board, out / board)
-    elf = str(out / board / f"{board}.elf")
-    if board == "host":
-        return [elf, *arguments], None
-    if board.startswith("atmega"):
-        return [str(simavr(out)), board, elf, *arguments], None
-    port = free_port()
-    wire = ["-serial", f"tcp:127.0.0.1:{port},server=on,wait=off,nodelay=on"]
-    machine = {
-        "stm32f405": ["qemu-system-arm", "-M", "netduinoplus2", "-serial", "null", *wire],
-        "mps2_an385": ["qemu-system-arm", "-M", "mps2-an385", *wire],
-        "sifive_e": ["qemu-system-riscv32", "-M", "sifive_e", *wire],
-    }[board]
-    return [*machine, "-display", "none", "-monitor", "none", "-kernel", elf, *arguments], f"socket://127.0.0.1:{port}"
+def route_to(board: str) -> tuple[str, str]:
+    """A board's own name, and the route to take; skips where nothing is installed for it."""
+    name, _, route = board.partition("-")
+    try:
+        return name, images.choose(name, route or ("auto" if name == "host" else "system"))
+    except ConfigError as error:
+        pytest.skip(str(error))
 
 
 @contextmanager
 def running(board: str, out: Path, *arguments: str, said: list | None = None):
     """A started board, as the URL to open; its output goes to `said`, once it has stopped."""
-    line, url = command(board, out, arguments)
-    process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=out)
+    emulator = Emulator(*route_to(board), arguments, cache=out)
     try:
-        while url is None:
-            if found := re.match(r"ready (\S+)", process.stdout.readline()):
-                url = found[1]
-            assert process.poll() is None, f"{line} ended with {process.returncode}"
-        yield url
+        yield emulator.url
     finally:
-        process.kill()
-        process.wait()
+        emulator.stop()
         if said is not None:
-            said += process.stdout.read().splitlines()
-        process.stdout.close()
+            said += emulator.output
 
 
 class Link:

@@ -1,4 +1,4 @@
-"""What firmware may cost: bytes of flash, RAM and stack, and instructions; equal with equal compilers."""
+"""What firmware may cost: bytes of flash, RAM and stack, instructions, and lines; equal with equal compilers."""
 
 import re
 import subprocess
@@ -14,8 +14,8 @@ BUDGETS = {
     "stm32f405": (9600, 109_000, 256),
     "mps2_an385": (11_200, 109_000, 256),
     "sifive_e": (16_000, 9_000, 256),
-    "atmega328p": (22_000, 1_600, 112),
-    "atmega2560": (22_500, 6_000, 112),
+    "atmega328p": (21_500, 1_600, 96),
+    "atmega2560": (21_800, 6_000, 96),
 }
 
 
@@ -28,13 +28,41 @@ def test_size(board, out):
     assert size["frame"] <= frame
 
 
+def port_files(board):
+    """Every file that a board's build takes from ports/: what make says it would compile, and what that includes."""
+    boards.need("make", "make")
+    line = ["make", "-n", "-B", "-C", str(boards.ROOT), f"BOARD={board}", "OUT=elsewhere"]
+    plan = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+    files = {boards.ROOT / word for word in plan.split() if word.startswith("ports/")}
+    todo = list(files)
+    while todo:
+        file = todo.pop()
+        for name in re.findall(r'#include "(.+)"', file.read_text()):
+            included = (file.parent / name).resolve()
+            if included.exists() and included not in files:
+                files.add(included)
+                todo.append(included)
+    return files
+
+
+@pytest.mark.parametrize("board", BUDGETS)
+def test_a_port_is_short(board):
+    """What another board takes: every line, of linker script, start-up and what it shares with others too."""
+    lines = {str(file.relative_to(boards.ROOT)): len(file.read_text().splitlines()) for file in port_files(board)}
+    assert any(name.endswith("main.c") for name in lines)
+    assert sum(lines.values()) < 150, lines
+
+
+LINKER = {"_data_load", "_data", "_data_end", "_bss", "_bss_end", "_stack"}  # places, named by the linker script
+
+
 def test_no_allocation_and_no_library(out):
-    """The core refers to nothing but itself, memcpy, memset, and the compiler's arithmetic."""
+    """The core refers to nothing but itself, memcpy, memset, the compiler's arithmetic, and places in memory."""
     boards.build("stm32f405", out / "stm32f405")
     objects = sorted(map(str, (out / "stm32f405" / "src").glob("*.o")))
     listing = subprocess.run(["arm-none-eabi-nm", *objects], capture_output=True, text=True, check=True).stdout
     outside = {name for name in re.findall(r" U (\w+)", listing) if not name.startswith(("hwt_", "__aeabi_"))}
-    assert outside <= {"memcpy", "memset"}
+    assert outside <= {"memcpy", "memset"} | LINKER
     assert not re.findall(r" [bBdDC] (\w+)", listing), "the core has no variables of its own"
 
 
@@ -66,7 +94,7 @@ def test_a_training_step_costs_at_most_one_and_a_half_times_two_forward_passes(b
 def avr_cycles(out):
     """Cycles of a forward pass and of a step, from requests that differ in the number of ticks or probes."""
     said = []
-    with boards.running("atmega2560", out, "cycles", said=said) as url:
+    with boards.running("atmega2560", out, "--cycles", said=said) as url:
         link = boards.Link(url)
         link.adopt()
         link.do(Network(49, (DenseLayer(4), DenseLayer(4)), low=-9, high=9))

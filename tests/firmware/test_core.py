@@ -87,6 +87,79 @@ class TestFrames:
         assert answer.split() == ["-", frames.HEADER.pack(1, 0x11, 5, 6).hex()]
 
 
+RING = """
+#include <assert.h>
+#include "hwtrain/perturb.h"
+#include "hwtrain/ring.h"
+
+int main(void) {
+    static hwt_ring_t ring;
+    uint32_t in = 0, out = 0, lost = 0;
+    for (uint32_t turn = 0; turn < 3000; turn++) {
+        for (uint32_t puts = hwt_mix32(turn) % HWT_RING_SIZE; puts; puts--) {
+            hwt_ring_put(&ring, (uint8_t)in);
+            if (in - out < HWT_RING_SIZE - 1u)
+                in++;
+            else
+                lost++;
+        }
+        for (uint32_t reads = hwt_mix32(~turn) % HWT_RING_SIZE; reads; reads--) {
+            assert(hwt_ring_is_empty(&ring) == (in == out));
+            assert(hwt_ring_read(&ring) == (in == out ? -1 : (int)(uint8_t)out));
+            out += in != out;
+        }
+    }
+    assert(lost && hwt_ring_overruns(&ring) == (uint16_t)lost);
+    return 0;
+}
+"""
+
+# Freestanding but for main. The symbols are those of a linker script.
+BARE = """
+#include "hwtrain/bare.h"
+
+uint8_t _data_load[1], _data[1], _data_end[1], _bss[1], _bss_end[1], _stack[1];
+void *memcpy(void *restrict to, const void *restrict from, __SIZE_TYPE__ count);
+void *memset(void *to, int value, __SIZE_TYPE__ count);
+
+int main(void) {
+    static uint8_t from[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, to[9];
+    if (memset(to, 0x100 | HWT_PAINT, 7) != to || to[0] != HWT_PAINT || to[6] != HWT_PAINT || to[7] || to[8])
+        return 1;
+    if (hwt_painted(to, to + 9) != 7 || hwt_painted(to, to + 5) != 5)
+        return 2;
+    if (hwt_painted(to + 7, to + 9) || hwt_painted(to, to))
+        return 2;
+    if (memcpy(to + 1, from + 3, 4) != to + 1 || to[0] != HWT_PAINT || to[1] != 4 || to[4] != 7 || to[5] != HWT_PAINT)
+        return 3;
+    return 0;
+}
+"""
+
+
+class TestPartsForPorts:
+    def run(self, program, flags, sources, folder):
+        boards.need("gcc", "gcc libc6-dev")
+        warnings = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror"]
+        name = str(folder / "part")
+        Path(name + ".c").write_text(program)
+        sources = [name + ".c", *(str(boards.ROOT / "src" / source) for source in sources)]
+        line = ["gcc", *warnings, "-O1", *flags, f"-I{boards.ROOT / 'include'}", *sources, "-o", name]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        done = subprocess.run([name], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("size", [2, 16, 256, 1024])
+    def test_ring(self, size, tmp_path):
+        sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+        self.run(RING, (f"-DHWT_RING_SIZE={size}u", *sanitizers), ["perturb.c"], tmp_path)
+
+    def test_bare(self, tmp_path):
+        renamed = ("-Dmemcpy=bare_memcpy", "-Dmemset=bare_memset")  # beside those of the C library
+        self.run(BARE, ("-ffreestanding", "-fno-tree-loop-distribute-patterns", *renamed), ["bare.c"], tmp_path)
+
+
 class TestElementary:
     def test_same_bits_as_numpy_and_close_to_the_truth(self, ask):
         rng = np.random.default_rng(4)
@@ -125,12 +198,13 @@ def test_no_input_crashes_the_decoder_or_gets_a_damaged_frame_through(checked):
     assert done.returncode == 0, done.stderr
 
 
-def test_static_analysis_is_clean():
+def test_static_analysis_finds_nothing():
     boards.need("cppcheck", "cppcheck")
-    checks = ["--std=c99", "--enable=warning,performance,portability", "--error-exitcode=1", "--quiet"]
-    line = ["cppcheck", *checks, "-I", str(boards.ROOT / "include"), str(boards.ROOT / "src")]
+    boards.need("make", "make")
+    boards.need("gcc", "gcc libc6-dev")
+    line = ["make", "-s", "-C", str(boards.ROOT), "analyse"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("cost", messages.Cost)
