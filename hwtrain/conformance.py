@@ -34,6 +34,7 @@ from hwtrain.core import (
     Algorithm,
     Array,
     Can,
+    Change,
     Command,
     Device,
     DeviceSpec,
@@ -46,6 +47,8 @@ from hwtrain.core import (
     Site,
     Stateful,
     Task,
+    Train,
+    inside,
     joined,
 )
 from hwtrain.costs import MeanSquaredError
@@ -159,6 +162,7 @@ class DeviceConformance:
         if not undeclared:
             pytest.skip("the device offers everything")
         for can in undeclared:
+            command: Command
             match can:
                 case Can.PROBE:
                     command = Measure(bench.sample, bench.probes(), bench.observable)
@@ -304,6 +308,7 @@ class DeviceConformance:
                 bench.probe(probed, index),
                 programmed,
                 f"probe {index} does not read what programming theta + delta reads",
+                rounding=1e-6 if bench.spec.precision == "single" else 0.0,
             )
 
     def test_probing_nodes_equals_programming_biases(self, bench: _Bench) -> None:
@@ -328,6 +333,51 @@ class DeviceConformance:
                 rounding=1e-9,
                 only=("cost", "sample_cost", "output", "activity"),
             )
+
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_change_equals_programming(self, bench: _Bench, count: int) -> None:
+        bench.needs(Can.PROBE)
+        theta, spec = bench.theta(1).astype(np.float32), bench.spec
+        modulation = np.linspace(-1, 1, count, dtype=np.float32)
+        change = Change(bench.probes(first=2, count=count), modulation, 0.1 * bench.amplitude, *_range(spec))
+        changed = change(theta).astype(spec.dtype)
+        programmed = bench.look(changed)
+        for held, what in (
+            (theta, "programmed by its change"),
+            (bench.theta(2), "programmed by a change that is wrong"),
+        ):
+            bench.look(held)
+            bench.execute([Program(changed, change)])
+            bench.agree(bench.look(None), programmed, f"parameters {what} do not read what they read when programmed")
+
+    @pytest.mark.parametrize("baseline", ["shared", "fresh", "none"])
+    @pytest.mark.parametrize("tau_theta", [1, 2])
+    def test_training_equals_the_same_ticks_one_by_one(self, bench: _Bench, baseline: str, tau_theta: int) -> None:
+        bench.needs(Can.TRAIN | Can.COST | Can.PROBE)
+        theta, ticks = bench.theta(1).astype(bench.spec.dtype), 6
+        shown = [_sample(bench.spec, (1, 2), number=number) for number in range(ticks)]
+        low, high = inside(bench.spec.low + bench.amplitude, bench.spec.high - bench.amplitude)
+        block = Train(
+            joined(shown), bench.probes(0, ticks), 1, tau_theta, 2, baseline, bench.amplitude, float(low), float(high)
+        )
+        *_, traced = bench.execute([Program(theta), block])
+        own = bench.look(None)
+        costs = np.zeros((2, ticks), np.float32)
+        at = theta
+        for tick in range(ticks):
+            plain, probed = bench.execute(
+                [Program(at), Measure(shown[tick]), Measure(shown[tick], bench.probes(tick, 1))]
+            )
+            costs[:, tick] = _field(plain, "cost")[0], _field(probed, "cost")[0]
+            modulation = costs[1] - costs[0] * (baseline != "none")
+            if (tick + 1) % tau_theta == 0:
+                first = tick + 1 - tau_theta
+                window = replace(block.probes, first=first, count=tau_theta)
+                change = Change(window, modulation[first : tick + 1], block.rate, block.low, block.high)
+                at = change(at)
+        wanted = {"modulation": modulation, "baseline": costs[0] * (baseline != "none")}
+        bench.agree(_arrays(traced), wanted, "a block of training does not read what the same ticks read one by one")
+        bench.agree(own, bench.look(at), "after a block of training the device does not hold what its costs lead to")
 
     @pytest.mark.parametrize("hold", [1, 2])
     @pytest.mark.parametrize("site", list(Site), ids=lambda site: str(site.value))
@@ -1262,10 +1312,10 @@ def _range(spec: DeviceSpec) -> tuple[float, float]:
     return low, high if math.isfinite(high) else low + 1
 
 
-def _sample(spec: DeviceSpec, shape: Sequence[int], replicas: tuple[int, ...] = ()) -> Sample:
-    """Numbers between 0 and 1, x (..., t, b, n) and target (..., t, b, m)."""
+def _sample(spec: DeviceSpec, shape: Sequence[int], replicas: tuple[int, ...] = (), number: int = 0) -> Sample:
+    """Numbers between 0 and 1, x (..., t, b, n) and target (..., t, b, m), others for every number."""
     time, batch = shape
-    values = draws.uniform(_seeds(replicas, 99), 0, time * batch * (spec.inputs + spec.outputs))
+    values = draws.uniform(_seeds(replicas, 99), number, time * batch * (spec.inputs + spec.outputs))
     values = values.reshape(*replicas, time, batch, -1)
     return Sample(values[..., : spec.inputs], values[..., spec.inputs :])
 
@@ -1297,7 +1347,7 @@ def _text(shape: tuple[int | None, ...]) -> str:
 def _arrays(reading: Reading) -> dict[str, Array]:
     """The fields of a reading by name, activities one by one."""
     arrays: dict[str, Array] = {}
-    for name in OBSERVABLES.values():
+    for name in (*OBSERVABLES.values(), "baseline", "modulation"):
         value = getattr(reading, name)
         if isinstance(value, tuple):
             arrays |= {f"{name}[{number}]": np.asarray(each) for number, each in enumerate(value)}
