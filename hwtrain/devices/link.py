@@ -152,13 +152,15 @@ class Link:
         payloads: list[bytes] = []
         refusal: FirmwareError | None = None
         sent, repeats = 0, 0
+        left: list[float] = [0.0] * len(wires)  # when each was sent
         since = began = self._clock()  # since when the board has been quiet; since when this reply is waited for
         while len(payloads) < len(numbered):
             at = len(payloads)
             limit = self._delay.of(numbered[at], len(wires[at]), work[at])
             try:
-                sent = self._send_ahead(wires, at, sent, again=repeats > 0)
-                reply = self._receive(began + limit * 2**repeats - self._clock())
+                before, sent = sent, self._send_ahead(wires, at, sent, again=repeats > 0)
+                left[before:sent] = [self._clock()] * (sent - before)
+                reply = self._receive(max(began, left[at]) + limit * 2**repeats - self._clock())
             except PortLost:
                 self._reconnect()
                 sent, began = at, self._clock()
@@ -172,7 +174,7 @@ class Link:
             elif (verdict := self._judge(reply, numbered, at, sent)) is _ANSWER:
                 self._sequence = (self._sequence + 1) & 0xFFFF
                 if repeats == 0:
-                    self._delay.learn(numbered[at], len(wires[at]), work[at], now - began)
+                    self._delay.learn(numbered[at], len(wires[at]), work[at], now - left[at])
                 try:
                     payloads.append(messages.payload_of(reply, numbered[at]))
                 except FirmwareError as error:
@@ -338,7 +340,7 @@ class _Delay:
         guess: for the first of a kind [s].
     """
 
-    SHORTEST = 0.01  # [s]
+    SHORTEST = 0.02  # [s]
 
     def __init__(self, guess: float) -> None:
         self._guess = guess
