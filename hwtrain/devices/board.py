@@ -35,7 +35,7 @@ from hwtrain.core import (
 )
 from hwtrain.devices import messages
 from hwtrain.devices.link import Link, Restarted
-from hwtrain.devices.messages import Capability, Code, Identity, Observe, Pattern, Request
+from hwtrain.devices.messages import Capability, Code, Counters, Identity, Observe, Pattern, Request
 from hwtrain.errors import ConfigError, DeviceError, LimitError
 from hwtrain.limits import check
 from hwtrain.perturb import Antithetic, Rademacher, Walsh
@@ -90,7 +90,6 @@ class Board:
             self._theta: Floats = np.clip(np.zeros(wanted.size, np.float32), *limits)  # as last programmed
             self._recipes = True
             self._forget(self._theta)
-            self._load()
         except BaseException:
             link.close()
             raise
@@ -156,6 +155,17 @@ class Board:
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Traffic on the wire, and disturbances survived."""
         return {"traffic": dict(self._link.traffic), "disturbances": dict(self._link.disturbances)}
+
+    def counters(self) -> Counters:
+        """What the board itself has counted since it started.
+
+        Raises:
+            DeviceError: it cannot be asked.
+        """
+        if not self._loaded:
+            self._load()
+        (reply,) = self._link.exchange([messages.GetCounters()], [0.0])
+        return Counters.unpack(reply)
 
     # ---- what the board holds ----------------------------------------------------------------------------------------
 
@@ -334,6 +344,11 @@ class Board:
             raise LimitError(
                 f"{self._spec.name!r} cannot make {type(ticks.perturbation).__name__} perturbations by itself. Use "
                 "algo/perturbation=rademacher or walsh, or algo.on_device=false. Nothing was sent."
+            )
+        if block.tau_x > 0xFFFF:
+            raise LimitError(
+                f"algo.tau_x: {self._spec.name!r} counts presentations of at most 65535 ticks, not {block.tau_x}. "
+                "Nothing was sent."
             )
         areas = room.slots // block.batch
         most = min(room.ticks, max(areas, 0) * block.tau_x)

@@ -166,6 +166,8 @@ class SerialPort:
         """May be called twice."""
         with contextlib.suppress(*_GONE):  # it may have gone before
             self._port.close()
+        if self._socket is not None:
+            self._socket.close()  # pyserial leaves one open whose other end has gone
 
     def _read_socket(self, seconds: float) -> bytes:
         """Pyserial reads sockets byte by byte; this is the same in one go."""

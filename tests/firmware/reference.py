@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwtrain.devices.messages import Activation, Baseline, Bias, Code, Cost, Network, Pattern, Train
+from hwtrain.core import Can, DeviceSpec, Measure, Program, Reading
+from hwtrain.core import Train as CoreTrain
+from hwtrain.devices.messages import Activation, Baseline, Bias, Code, Cost, DenseLayer, Network, Pattern, Train
+from hwtrain.limits import check
 from hwtrain.perturb import Antithetic, Rademacher, Walsh
+from hwtrain.sim.networks import mlp
 
 f32 = np.float32
 ZERO = f32(0)
@@ -148,3 +152,71 @@ class Board:
                 self.update(block.code, block.first + begin, block.rate, trace[begin : t + 1, 1], block.low, block.high)
                 stale = True
         return trace
+
+
+class Chip:
+    """The numpy board as a device, so that the trainer trains it like any other."""
+
+    def __init__(self, sizes, low=-10.0, high=10.0):
+        network = mlp(sizes)
+        layers = tuple(DenseLayer(size) for size in sizes[1:])
+        self.board = Board(Network(sizes[0], layers), np.zeros(network.size, f32), np.zeros((1, 1), f32))
+        can = Can.COST | Can.OUTPUT | Can.PROBE | Can.TRAIN
+        self.spec = DeviceSpec(
+            "numpy", sizes[0], sizes[-1], network.size, can, low, high, layers=network.layers, precision="single"
+        )
+
+    def execute(self, commands):
+        check(self.spec, commands, self.board.theta)
+        readings = []
+        for command in commands:
+            match command:
+                case Program(theta):
+                    self.board.theta = theta.astype(f32)
+                case Measure():
+                    readings.append(self.measured(command))
+                case CoreTrain():
+                    readings.append(self.trained(command))
+        return tuple(readings)
+
+    def rest(self):
+        pass
+
+    def close(self):
+        pass
+
+    def store(self, sample):
+        rows = [array.reshape(-1, array.shape[-1]) for array in (sample.x, sample.target)]
+        self.board.samples = np.concatenate(rows, axis=-1).astype(f32)
+
+    def measured(self, command):
+        self.store(command.sample)
+        board, batch = self.board, len(self.board.samples)
+        if command.observe == Can.OUTPUT:
+            outputs = [board.forward(sample[: self.spec.inputs])[-1] for sample in board.samples]
+            return Reading(output=np.array(outputs).reshape(1, *command.sample.target.shape))
+        if command.probes is None:
+            return Reading(cost=np.array([board.measure(0, batch)]))
+        code = coded(command.probes, self.spec.size)
+        ticks = range(command.probes.first, command.probes.first + command.probes.count)
+        return Reading(
+            cost=np.array(
+                [board.measure(0, batch, signs(code, tick, self.spec.size), code.amplitude) for tick in ticks]
+            )
+        )
+
+    def trained(self, command):
+        self.store(command.sample)
+        ticks = command.probes
+        slots = [command.batch * k for k in range(len(command.presentations))]
+        trace = self.board.train(
+            Train(
+                coded(ticks, self.spec.size), ticks.first, ticks.count, slots, command.rate, command.low, command.high,
+                command.tau_x, command.tau_theta, command.batch, Baseline[command.baseline.upper()],
+            )
+        )  # fmt: skip
+        return Reading(baseline=trace[:, 0], modulation=trace[:, 1])
+
+
+def coded(probes, size):
+    return Code(int(probes.seed), f32(probes.perturbation.reach(size)), Pattern.RADEMACHER, False, probes.hold)
