@@ -2,7 +2,8 @@
 
     python benchmarks/faults.py [faults] [board] [--on-device]
 
-The parameters must be the same to the last bit. Exclusive or, all four patterns at once; enough steps that all faults come.
+The parameters must be the same to the last bit. Exclusive or, all four patterns at once; enough steps that all faults
+come.
 """
 
 import sys

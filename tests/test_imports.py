@@ -18,7 +18,7 @@ LAYERS = [  # a module may import from its own layer, where that makes no circle
     {"devices", "algorithms"},
     {"report", "checkpoint", "evaluation", "recorder", "trainer"},
     {"config", "conformance"},
-    {"__main__"},
+    {"__main__", "doctor"},
 ]
 OWNERS = {
     "hydra": {"config.py"},
