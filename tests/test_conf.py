@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from hwtrain import config
 from hwtrain.config import conf_dir
+from tests.emulators.conftest import needs
 
 CHOICES = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
@@ -16,8 +17,11 @@ CHOICES = sorted(
 )
 NEEDED = {
     ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
+    ("device", "serial"): ["device.port=/dev/ttyACM0"],
+    ("device", "replay"): ["device.transcript=bench.jsonl"],
     ("task", "file"): ["task.path=mine.csv"],
 }
+WITHOUT = {("device", name) for name in ("function", "serial", "replay")}  # nothing of the kind is here
 
 
 @pytest.fixture
@@ -44,11 +48,16 @@ def test_every_choice_composes_and_builds(composed, group, choice):
         words.append("task=parity")
     settings = composed(*words)
     node = OmegaConf.select(settings, group.replace("/", "."))
+    if "emulated" in settings.device._target_:
+        needs(settings.device.board)
     if group == "experiment":
         config.build(settings.algo)
-        config.build(settings.device)
-    elif group not in ("task", "recorder") and (group, choice) != ("device", "function"):
-        assert config.build(node) is not None
+        config.build(settings.device).close()
+    elif group not in ("task", "recorder") and (group, choice) not in WITHOUT:
+        built = config.build(node)
+        assert built is not None
+        if group == "device":
+            built.close()
 
 
 @pytest.mark.parametrize("path", sorted((conf_dir() / "tuned").glob("*.yaml")), ids=lambda path: path.stem)
