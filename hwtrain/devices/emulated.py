@@ -42,7 +42,7 @@ class Emulated(SerialBoard):
         watchdog: float = 10.0,
         transcript: str | None = None,
     ) -> None:
-        self.emulator = Emulator(board, route, tuple(arguments))
+        self.emulator = Emulator(board, route, tuple(map(str, arguments)))
         try:
             super().__init__(
                 self.emulator.url,
