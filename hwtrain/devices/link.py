@@ -83,7 +83,7 @@ class Link:
         self._arrived: deque[Frame] = deque()
         self._boot = self._sequence = self._token = 0
         self._window, self._ring = 1, 0
-        self._torn = False  # was an exchange given up? Then nobody knows which number the board waits for
+        self._torn = True  # not adopted, or an exchange given up: nobody knows which number the board waits for
 
     def open(self) -> Identity:
         """Open the port and ask who is there; a board that resets when its port opens is waited for.
@@ -136,14 +136,14 @@ class Link:
             work: multiply-and-adds of each, which sets how long it may take.
 
         Raises:
-            Restarted: the board has lost its memory, or the exchange before was given up: adopt it again.
+            Restarted: the board has lost its memory, the exchange before was given up, or there was no `adopt` yet.
             FirmwareError: the board refused a request; those after it may have been carried out.
             DeviceError: another host has taken the board over.
             ReplyTimeout: silence for longer than patience allows.
-            ConnectError: the port did not come back.
+            ConnectError: the port did not come back, or not for long.
         """
         if self._torn:
-            raise Restarted(f"{self.name}: the last exchange was given up")
+            raise Restarted(f"{self.name}: the board is to be adopted, for the last exchange was given up")
         self._torn = True
         numbered = [
             messages.to_frame(request, self._sequence + index, self._boot) for index, request in enumerate(requests)
@@ -153,36 +153,46 @@ class Link:
         refusal: FirmwareError | None = None
         sent, repeats = 0, 0
         left: list[float] = [0.0] * len(wires)  # when each was sent
-        since = began = self._clock()  # since when the board has been quiet; since when this reply is waited for
+        answered = since = began = self._clock()  # the last answer; the last sign of life; the wait for this reply
         while len(payloads) < len(numbered):
             at = len(payloads)
             limit = self._delay.of(numbered[at], len(wires[at]), work[at])
+            allowed = self._patience + work[at] * SLOWEST
             try:
                 before, sent = sent, self._send_ahead(wires, at, sent, again=repeats > 0)
                 left[before:sent] = [self._clock()] * (sent - before)
-                reply = self._receive(max(began, left[at]) + limit * 2**repeats - self._clock())
-            except PortLost:
-                self._reconnect()
-                sent, began = at, self._clock()
+                until = min(max(began, left[at]) + limit * 2**repeats, since + allowed)
+                reply = self._receive(until - self._clock())
+            except PortLost as error:
+                if self._clock() - answered > allowed:
+                    raise ConnectError(
+                        f"{self.name} goes away again and again, without an answer between: {error}. Is the cable "
+                        "sound, and the supply strong enough?"
+                    ) from error
+                self._reconnect(sum(work[at:sent]) * SLOWEST)
+                sent = at
+                since = began = self._clock()
                 continue
             now = self._clock()
-            if reply is None:  # silence, or a reply that did not survive
-                if now - since > self._patience + work[at] * SLOWEST:
-                    raise ReplyTimeout(self._silence(numbered[at], now - since, repeats))
-                sent, repeats, began = at, min(repeats + 1, 6), now
-                self.disturbances["repeated"] += 1
-            elif (verdict := self._judge(reply, numbered, at, sent)) is _ANSWER:
+            verdict = _SILENCE if reply is None else self._judge(reply, numbered, at, sent)
+            if verdict is _NOTHING and now >= until and not self._arrived:
+                verdict = _SILENCE  # babble must not hide it; what has arrived goes first, so that transcripts replay
+            if reply is not None and verdict is _ANSWER:
                 self._sequence = (self._sequence + 1) & 0xFFFF
-                if repeats == 0:
-                    self._delay.learn(numbered[at], len(wires[at]), work[at], now - left[at])
+                self._delay.learn(
+                    numbered[at], len(wires[at]), work[at], now - (since if repeats else left[at]), sure=not repeats
+                )
                 try:
                     payloads.append(messages.payload_of(reply, numbered[at]))
                 except FirmwareError as error:
                     refusal = refusal or error
                     payloads.append(b"")
-                repeats, since, began = 0, now, now
-            elif verdict is _LOST:
+                repeats, answered, since, began = 0, now, now, now
+            elif now - since >= allowed:
+                raise ReplyTimeout(self._silence(numbered[at], now - since))
+            elif verdict is not _NOTHING:
                 sent, began = at, now
+                repeats = min(repeats + (verdict is _SILENCE), 6)
                 self.disturbances["repeated"] += 1
         self._torn = False
         if refusal is not None:
@@ -219,10 +229,11 @@ class Link:
                 self._gone(reply.boot)
             self.disturbances["stale"] += 1
             return _NOTHING
-        if (reply.kind, reply.sequence) == (wanted.kind | messages.REPLY, wanted.sequence):
+        if reply.payload[:1] == bytes([Status.BAD_SEQUENCE]):
+            if reply.sequence == numbered[sent - 1].sequence != wanted.sequence:
+                return _LOST  # it came ahead of one that did not arrive; the last of those refused
+        elif (reply.kind, reply.sequence) == (wanted.kind | messages.REPLY, wanted.sequence):
             return _ANSWER
-        if reply.payload[:1] == bytes([Status.BAD_SEQUENCE]) and reply.sequence == numbered[sent - 1].sequence:
-            return _LOST  # it came ahead of one that did not arrive; the last of those refused
         self.disturbances["stale"] += 1
         return _NOTHING
 
@@ -233,8 +244,8 @@ class Link:
             )
         raise Restarted(f"{self.name}: the board restarted")
 
-    def _unnumbered(self, request: Request) -> bytes:
-        """Have HELLO or ADOPT answered, over as many connections as it takes."""
+    def _unnumbered(self, request: Request, busy: float = 0.0) -> bytes:
+        """Have HELLO or ADOPT answered, over as many connections as it takes, by a board that may be busy so long."""
         since = self._clock()
         repeats = 0
         while True:
@@ -242,25 +253,27 @@ class Link:
             frame = messages.to_frame(request, self._token)
             wire = frames.DELIMITER + frames.encode(frame)  # ends whatever the line has seen before
             began = self._clock()
-            limit = self._delay.of(frame, len(wire), 0.0) * 2**repeats
+            until = min(began + self._delay.of(frame, len(wire), 0.0) * 2**repeats, since + self._patience + busy)
             try:
                 self._write(wire)
-                while (reply := self._receive(began + limit - self._clock())) is not None:
+                while (reply := self._receive(until - self._clock())) is not None:
                     if (reply.kind, reply.sequence) == (frame.kind | messages.REPLY, frame.sequence):
                         self._delay.learn(frame, len(wire), 0.0, self._clock() - began)
                         return messages.payload_of(reply, frame)
                     self.disturbances["stale"] += 1
+                    if self._clock() >= until and not self._arrived:
+                        break
             except PortLost:
                 self._open_again()
-            if self._clock() - since > self._patience:
-                raise ReplyTimeout(self._silence(frame, self._clock() - since, repeats))
+            if self._clock() - since >= self._patience + busy:
+                raise ReplyTimeout(self._silence(frame, self._clock() - since))
             repeats = min(repeats + 1, 3)
             self.disturbances["repeated"] += 1
 
-    def _reconnect(self) -> None:
-        """Open the port again, and see whether the board is the one it was."""
+    def _reconnect(self, busy: float) -> None:
+        """Open the port again, and see whether the board, which may be busy so long, is the one it was."""
         self._open_again()
-        identity = self.hello()
+        identity = Identity.unpack(self._unnumbered(messages.Hello(), busy))
         if identity.boot != self._boot:
             self._gone(identity.boot)
 
@@ -270,6 +283,8 @@ class Link:
         since, pause = self._clock(), 0.01
         attempts = 0
         while True:
+            self._sleep(pause)  # before the first attempt too: some ports open, and are lost at once
+            pause = min(2 * pause, BACK_OFF)
             try:
                 self._port = self._connect()
                 self._decoder = Decoder()
@@ -281,15 +296,13 @@ class Link:
                         f"{self.name} went away and did not come back within {self._patience:g} s "
                         f"({attempts} attempts). The last: {error}"
                     ) from error
-            self._sleep(pause)
-            pause = min(2 * pause, BACK_OFF)
 
     def _write(self, data: bytes) -> None:
         if self._port is None:
             raise PortLost("the port is closed")
         self._port.write(data)
         self.traffic["bytes sent"] += len(data)
-        self.traffic["frames sent"] += 1
+        self.traffic["frames sent"] += data != frames.DELIMITER
 
     def _receive(self, seconds: float) -> Frame | None:
         """The next frame; None after so long, or at once where one arrived damaged."""
@@ -323,14 +336,14 @@ class Link:
             "Is the baud rate the board's, and the firmware hwtrain's? firmware/BOARDS.md tells how to flash."
         )
 
-    def _silence(self, frame: Frame, seconds: float, repeats: int) -> str:
+    def _silence(self, frame: Frame, seconds: float) -> str:
         return (
             f"{self.name}: no reply to {Kind(frame.kind).name} within {seconds:.1f} s, though it was repeated. "
             f"Is the board powered and connected? So far: {dict(self.disturbances)}"
         )
 
 
-_ANSWER, _LOST, _NOTHING = "answer", "lost", "nothing"
+_ANSWER, _LOST, _NOTHING, _SILENCE = "answer", "lost", "nothing", "silence"
 
 
 class _Delay:
@@ -345,18 +358,23 @@ class _Delay:
     def __init__(self, guess: float) -> None:
         self._guess = guess
         self._seen: dict[tuple[int, int, float], tuple[float, float]] = {}
+        self._heard: dict[tuple[int, int, float], float] = {}  # for which reply to a repeat, nobody knows
 
     def of(self, frame: Frame, wire: int, work: float) -> float:
         """After how long to repeat [s]."""
-        known = self._seen.get((frame.kind, wire // 64, work))
+        key = (frame.kind, wire // 64, work)
+        known = self._seen.get(key)
         if known is None:
-            return self._guess + 2 * wire * LINE + work * SLOWEST
+            return max(self._guess + 2 * wire * LINE + work * SLOWEST, 2 * self._heard.get(key, 0.0))
         mean, deviation = known
         return max(mean + 4 * deviation, self.SHORTEST)
 
-    def learn(self, frame: Frame, wire: int, work: float, seconds: float) -> None:
-        """A reply took so long."""
+    def learn(self, frame: Frame, wire: int, work: float, seconds: float, *, sure: bool = True) -> None:
+        """A reply took so long; if that is not sure, for it was asked for twice, it replaces a guess only (Karn)."""
         key = (frame.kind, wire // 64, work)
+        if not sure:
+            self._heard[key] = seconds
+            return
         mean, deviation = self._seen.get(key, (seconds, seconds / 2))
         error = seconds - mean
         self._seen[key] = (mean + error / 8, deviation + (abs(error) - deviation) / 4)

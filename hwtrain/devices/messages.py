@@ -135,6 +135,12 @@ class Capability(IntFlag):
     RESET = 64
 
 
+def _expect(kind: Kind, payload: bytes, size: int) -> None:
+    """Refuse a payload of another size [bytes]."""
+    if len(payload) != size:
+        raise ProtocolError(f"{kind.name} must say {size} bytes here, it says {len(payload)}: {payload[:32].hex(' ')}")
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """A perturbation by name.
@@ -222,10 +228,19 @@ class Network:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Network:
-        """The inverse of `pack`."""
+        """The inverse of `pack`.
+
+        Raises:
+            ProtocolError: wrong length, or numbers that stand for nothing.
+        """
+        _expect(cls.kind, payload, 12 + 4 * payload[1] if len(payload) > 1 else 12)
         cost, _, inputs, low, high = struct.unpack_from("<BBHff", payload)
-        layers = tuple(DenseLayer(m, Activation(f), Bias(b)) for m, f, b in struct.iter_unpack("<HBB", payload[12:]))
-        return cls(inputs, layers, Cost(cost), low, high)
+        parts = struct.iter_unpack("<HBB", payload[12:])
+        try:
+            layers = tuple(DenseLayer(outputs, Activation(f), Bias(b)) for outputs, f, b in parts)
+            return cls(inputs, layers, Cost(cost), low, high)
+        except ValueError as error:
+            raise ProtocolError(f"{cls.kind.name}: {error}: {payload[:32].hex(' ')}") from error
 
     @property
     def size(self) -> int:
@@ -272,7 +287,12 @@ class Digest:
 
     @staticmethod
     def unpack(payload: bytes) -> tuple[int, int]:
-        """Number of parameters, CRC-32."""
+        """Number of parameters, CRC-32.
+
+        Raises:
+            ProtocolError: wrong length.
+        """
+        _expect(Kind.DIGEST, payload, 8)
         size, crc = struct.unpack("<II", payload)
         return size, crc
 
@@ -329,11 +349,17 @@ class Probe:
         )  # fmt: skip
 
     def unpack(self, payload: bytes, outputs: int, nodes: int) -> tuple[Floats | None, Floats | None]:
-        """Costs (k,), and what was observed beside, (k, b, values); None for what was not asked for."""
-        k, values = self.plain + self.count, np.frombuffer(payload, FLOAT)
+        """Costs (k,), and what was observed beside, (k, b, values); None for what was not asked for.
+
+        Raises:
+            ProtocolError: wrong length.
+        """
+        k = self.plain + self.count
+        width = nodes if self.observe & Observe.ACTIVITY else outputs if self.observe & Observe.OUTPUT else 0
+        _expect(self.kind, payload, FLOAT.itemsize * k * (bool(self.observe & Observe.COST) + self.batch * width))
+        values = np.frombuffer(payload, FLOAT)
         costs = values[:k] if self.observe & Observe.COST else None
         rest = values[0 if costs is None else k :]
-        width = nodes if self.observe & Observe.ACTIVITY else outputs if self.observe & Observe.OUTPUT else 0
         return costs, rest.reshape(k, self.batch, width) if width else None
 
 
@@ -405,7 +431,12 @@ class Train:
 
     @staticmethod
     def unpack(payload: bytes) -> tuple[Floats, Floats]:
-        """Baselines and modulations, (ticks,) each; the probed cost is their sum."""
+        """Baselines and modulations, (ticks,) each; the probed cost is their sum.
+
+        Raises:
+            ProtocolError: not a whole number of ticks.
+        """
+        _expect(Kind.TRAIN, payload, len(payload) // 8 * 8)
         trace = np.frombuffer(payload, FLOAT).reshape(-1, 2)
         return trace[:, 0], trace[:, 1]
 
@@ -491,7 +522,12 @@ class Counters:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Counters:
-        """From the payload of a reply."""
+        """From the payload of a reply.
+
+        Raises:
+            ProtocolError: wrong length.
+        """
+        _expect(Kind.COUNTERS, payload, 28)
         executed, repeated, refused, damaged, rests, overruns, free = struct.unpack("<7I", payload)
         return cls(executed, repeated, refused, damaged, rests, overruns, None if free == 0xFFFFFFFF else free)
 
@@ -538,15 +574,20 @@ class Identity:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Identity:
-        """From the payload of a reply to HELLO."""
+        """From the payload of a reply to HELLO.
+
+        Raises:
+            ProtocolError: it is too short, or its end is no network.
+        """
         head = struct.Struct("<4BIHHHHIIIHBBIB")
+        _expect(Kind.HELLO, payload, max(len(payload), head.size + 12))
         (protocol, major, minor, patch, boot, expected, receive, reply, ring, can, parameters, samples, work, layers,
          window, watchdog, length) = head.unpack_from(payload)  # fmt: skip
         name = payload[head.size : head.size + length].decode("ascii", "replace")
         network = payload[head.size + length :]
         return cls(
             protocol, (major, minor, patch), boot, expected, receive, reply, ring, Capability(can), parameters, samples,
-            work, layers, window, watchdog, name, Network.unpack(network) if network[1] else None,
+            work, layers, window, watchdog, name, None if network[1:2] == b"\0" else Network.unpack(network),
         )  # fmt: skip
 
 

@@ -35,5 +35,5 @@ class ReplayedBoard(Board):
         watchdog: float = 10.0,
     ) -> None:
         replay = Replayed(transcript)
-        link = Link(replay, transcript, clock=replay.clock, sleep=replay.sleep, boots=replay.boots)
+        link = Link(replay, transcript, clock=replay.clock, sleep=replay.sleep)
         super().__init__(link, network, cost, low, high, watchdog)

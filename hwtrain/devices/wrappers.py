@@ -1,16 +1,18 @@
 """What stands between a link and its port: a transcript that is kept, a transcript that answers, and faults on purpose.
 
-A transcript is a text file, one JSON object per line: a header, then what happened at the port in order, "open",
-"write" and "read" with their bytes in hexadecimal, "lost" and "close". Each line is on disk before the next is made, so
-a killed process leaves all but the last.
+A transcript is a text file, one JSON object per line: a header, then what happened at the port, in order: "open" or
+"absent", "write" and "read" with their bytes in hexadecimal, "timeout" (once, however often nothing came), "lost" and
+"close". Each line leaves the process before the next is made, so a killed one leaves all but the last.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import numpy as np
 
 from hwtrain import draws
 from hwtrain.devices import frames
+from hwtrain.devices.frames import DELIMITER, Frame
 from hwtrain.devices.link import Connect, Port, PortLost
-from hwtrain.devices.messages import Kind
+from hwtrain.devices.messages import REPLY, Kind, Status
 from hwtrain.errors import ConnectError, ProtocolError, RecordError
 
 SCHEMA = 1
@@ -31,21 +34,27 @@ class Recorded:
     Args:
         connect: opens the port itself.
         path: the transcript; an older one is replaced.
+        about: anything that JSON can say, for the header.
 
     Raises:
         RecordError: the file cannot be written.
     """
 
-    def __init__(self, connect: Connect, path: str | Path) -> None:
-        self._connect, self._began = connect, time.monotonic()
+    def __init__(self, connect: Connect, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+        self._connect, self._began, self._path = connect, time.monotonic(), path
         try:
             self._file = open(path, "w", buffering=1)
         except OSError as error:
             raise RecordError(f"device.transcript: cannot write {path}: {error.strerror}") from error
-        self._note(transcript=SCHEMA)
+        weakref.finalize(self, self._file.close)
+        self._note(transcript=SCHEMA, about=dict(about or {}))
 
     def __call__(self) -> Port:
-        """The open port."""
+        """The open port.
+
+        Raises:
+            ConnectError: it cannot be opened.
+        """
         try:
             port = self._connect()
         except ConnectError as error:
@@ -55,12 +64,18 @@ class Recorded:
         return _RecordedPort(port, self._note)
 
     def _note(self, **event: Any) -> None:
-        self._file.write(json.dumps({"seconds": round(time.monotonic() - self._began, 4), **event}) + "\n")
+        try:
+            self._file.write(json.dumps({"seconds": round(time.monotonic() - self._began, 4), **event}) + "\n")
+        except OSError as error:
+            raise RecordError(
+                f"the transcript {self._path} ends here: {error.strerror}. What it has is safe"
+            ) from error
 
 
 class _RecordedPort:
     def __init__(self, port: Port, note: Callable[..., None]) -> None:
         self._port, self._note = port, note
+        self._quiet = self._closed = False
 
     def read(self, seconds: float) -> bytes:
         try:
@@ -70,25 +85,33 @@ class _RecordedPort:
             raise
         if data:
             self._note(read=data.hex())
+        elif not self._quiet:
+            self._note(timeout=True)
+        self._quiet = not data
         return data
 
     def write(self, data: bytes) -> None:
-        self._note(write=data.hex())
+        self._quiet = False
         try:
             self._port.write(data)
         except PortLost as error:
-            self._note(lost=str(error))
+            self._note(lost=str(error), unsent=data.hex())
             raise
+        self._note(write=data.hex())
 
     def close(self) -> None:
         self._port.close()
+        if not self._closed:
+            self._closed = True
+            self._note(close=True)
 
 
 class Replayed:
     """Answers as a transcript says, without a port and without waiting.
 
-    The host must write what it wrote then. Boot ids, which it chooses anew in every run, come from the transcript, and
-    so does the time that passes while nothing comes: give `clock`, `sleep` and `boots` to the link.
+    The host must write the frames that it wrote then, whatever it makes of them in calls to `write`. Only the boot ids,
+    which a host chooses anew in every run, may differ: ADOPT tells which stands for which. Where the transcript has the
+    host write next, nothing comes, and time passes on `clock` alone; give it and `sleep` to a link.
 
     Args:
         path: the transcript.
@@ -99,24 +122,22 @@ class Replayed:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._events = _events(self.path)
-        self._at, self._now = 0, 0.0
-        written = b"".join(bytes.fromhex(event["write"]) for event in self._events if "write" in event)
-        self._boots = (
-            int.from_bytes(frame.payload[4:8], "little")
-            for frame in frames.Decoder().feed(written)
-            if frame.kind == Kind.ADOPT
-        )
+        self._steps = _steps(_events(self.path))
+        self._boots: dict[int, int] = {}  # a boot id of then: the one of now
+        self._begun = b""  # written of a frame that is not complete
+        self._frame, self._now = 0, 0.0
 
     def __call__(self) -> Port:
         """The port as it was opened then.
 
         Raises:
             ConnectError: it could not be.
+            ProtocolError: it was not opened then.
         """
-        event = self._take("open", "absent")
-        if "absent" in event:
-            raise ConnectError(event["absent"])
+        name, what = self._take("open", "absent", now="it opens the port")
+        if name == "absent":
+            raise ConnectError(what)
+        self._begun = b""
         return self
 
     def clock(self) -> float:
@@ -127,56 +148,81 @@ class Replayed:
         """Let time pass."""
         self._now += seconds
 
-    def boots(self) -> int:
-        """The next boot id that was given then."""
-        return next(self._boots, 1)
-
     def read(self, seconds: float) -> bytes:
-        """What came then before the host wrote again."""
-        event = self._peek()
-        if "lost" in event:
-            self._at += 1
-            raise PortLost(event["lost"])
-        if "read" not in event:
-            self._now += max(seconds, 1e-3)
-            return b""
-        self._at += 1
-        return bytes.fromhex(event["read"])
-
-    def write(self, data: bytes) -> None:
-        """What was written then, and nothing else.
+        """What came then before the host wrote again.
 
         Raises:
+            PortLost: as it was then.
+        """
+        name, what = self._next()
+        if name == "lost":
+            self._steps.popleft()
+            raise PortLost(what)
+        if name != "read":
+            self._now += max(seconds, 1e-3)
+            return b""
+        self._steps.popleft()
+        return DELIMITER.join(map(self._present, what.split(DELIMITER)))
+
+    def write(self, data: bytes) -> None:
+        """The frames that were written then, and no others.
+
+        Raises:
+            PortLost: as it was then.
             ProtocolError: the host departs from the transcript.
         """
-        event = self._take("write")
-        if bytes.fromhex(event["write"]) != data:
-            raise ProtocolError(
-                f"{self.path}: the host departs from the transcript at line {self._at + 1}. Then it wrote "
-                f"{_told(bytes.fromhex(event['write']))}, now {_told(data)}."
-            )
-        if "lost" in self._peek():
-            raise PortLost(self._take("lost")["lost"])
+        name, what = self._next()
+        if name == "lost in a write":
+            self._steps.popleft()
+            raise PortLost(what)
+        *whole, self._begun = (self._begun + data).split(DELIMITER)
+        for stuffed in filter(None, whole):
+            self._frame += 1
+            now = f"it writes {_told(stuffed)}"
+            _, then = self._take("write", now=now)
+            if (recorded := _adopted(then)) and (present := _adopted(stuffed)):
+                self._boots[recorded] = present
+            if self._present(then) != stuffed:
+                raise self._departure(f"it wrote {_told(then)}", now)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _peek(self) -> Mapping[str, Any]:
-        return self._events[self._at] if self._at < len(self._events) else {}
+    def _next(self) -> tuple[str, Any]:
+        return self._steps[0] if self._steps else ("end", None)
 
-    def _take(self, *kinds: str) -> Mapping[str, Any]:
-        event = self._peek()
-        if not any(kind in event for kind in kinds):
-            raise ProtocolError(
-                f"{self.path}: the host departs from the transcript at line {self._at + 2}: it wants to {kinds[0]}, "
-                f"then came {', '.join(key for key in event if key != 'seconds') or 'the end'}."
-            )
-        self._at += 1
-        return event
+    def _take(self, *names: str, now: str) -> tuple[str, Any]:
+        name, what = self._next()
+        if name not in names:
+            then = {"read": "something came", "end": "the transcript ended"}.get(name, f"the port was {name}")
+            raise self._departure(f"it wrote {_told(what)}" if name == "write" else then, now)
+        return self._steps.popleft()
+
+    def _departure(self, then: str, now: str) -> ProtocolError:
+        return ProtocolError(
+            f"{self.path}: at frame {self._frame} the host departs from the transcript. Then {then}; now {now}. "
+            "Are algorithm, task, device and seeds those of the recording?"
+        )
+
+    def _present(self, stuffed: bytes) -> bytes:
+        """What stood between two delimiters then, with the boot ids of now."""
+        try:
+            frame = frames.decode(stuffed)
+        except ProtocolError:
+            return stuffed  # as damaged as it was
+        payload = frame.payload
+        for at in _boot_ids(frame):
+            payload = payload[:at] + self._id(payload[at : at + 4]) + payload[at + 4 :]
+        boot = int.from_bytes(self._id(frame.boot.to_bytes(4, "little")), "little")
+        return frames.encode(replace(frame, boot=boot, payload=payload)).removesuffix(DELIMITER)
+
+    def _id(self, recorded: bytes) -> bytes:
+        number = int.from_bytes(recorded, "little")
+        return self._boots.get(number, number).to_bytes(4, "little")
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
-    """The events of a transcript; a last line that was cut off is left out."""
+    """The events of a transcript, bytes as bytes; a last line that was cut off is left out."""
     events: list[dict[str, Any]] = []
     try:
         lines = path.read_text().splitlines()
@@ -184,8 +230,9 @@ def _events(path: Path) -> list[dict[str, Any]]:
         raise RecordError(f"the transcript {path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         try:
-            events.append(json.loads(line))
-        except ValueError as error:
+            event = dict(json.loads(line))
+            events.append(event | {way: bytes.fromhex(event[way]) for way in ("write", "read") if way in event})
+        except (ValueError, TypeError) as error:
             if number < len(lines):
                 raise RecordError(f"the transcript {path} is damaged in line {number}: {error}") from error
     if not events or events[0].get("transcript") != SCHEMA:
@@ -193,16 +240,62 @@ def _events(path: Path) -> list[dict[str, Any]]:
     return events[1:]
 
 
-def _told(data: bytes) -> str:
-    """Bytes for a message: as frames, where they are."""
-    found = frames.Decoder().feed(data)
-    if not found:
-        return data[:32].hex(" ") or "nothing"
-    return ", ".join(
-        f"{Kind(f.kind).name if f.kind in Kind._value2member_map_ else hex(f.kind)} number {f.sequence} of "
-        f"{len(f.payload)} bytes ({f.payload[:16].hex(' ')})"
-        for f in found
-    )
+def _steps(events: Iterable[Mapping[str, Any]]) -> deque[tuple[str, Any]]:
+    """What happened, as a replay needs it: "write" of one frame without its delimiter, "read" of whole frames.
+
+    A frame that came in several reads is in the last of them, one that never ended too.
+    """
+    steps: deque[tuple[str, Any]] = deque()
+    sent = came = b""  # of a frame whose end is still to come
+    last = 0  # step of the last read
+    for event in (*events, {"end": True}):
+        if "write" in event:
+            *whole, sent = (sent + event["write"]).split(DELIMITER)
+            steps.extend(("write", stuffed) for stuffed in whole if stuffed)
+        elif "read" in event:
+            data, end, came = (came + event["read"]).rpartition(DELIMITER)
+            last = len(steps)
+            steps.append(("read", data + end))
+        elif not event.keys() & {"timeout", "close"}:
+            if came:
+                steps[last] = ("read", steps[last][1] + came)
+            sent = came = b""
+            if "lost" in event:
+                steps.append(("lost in a write" if "unsent" in event else "lost", event["lost"]))
+            elif "absent" in event or "open" in event:
+                steps.append(("absent", event["absent"]) if "absent" in event else ("open", None))
+    return steps
+
+
+def _boot_ids(frame: Frame) -> tuple[int, ...]:
+    """Where in the payload boot ids stand."""
+    places: tuple[int, ...] = ()
+    if frame.kind == Kind.ADOPT:
+        places = (0, 4)
+    elif frame.kind & REPLY and frame.payload[:1] == bytes([Status.BAD_BOOT]):
+        places = (1,)
+    elif frame.kind in (Kind.HELLO | REPLY, Kind.ADOPT | REPLY) and frame.payload[:1] == bytes([Status.OK]):
+        places = (5,) if frame.kind == Kind.HELLO | REPLY else (1,)
+    return tuple(at for at in places if at + 4 <= len(frame.payload))
+
+
+def _adopted(stuffed: bytes) -> int:
+    """The boot id that an ADOPT gives; 0 for any other frame."""
+    try:
+        frame = frames.decode(stuffed)
+    except ProtocolError:
+        return 0
+    return int.from_bytes(frame.payload[4:8], "little") if frame.kind == Kind.ADOPT else 0
+
+
+def _told(stuffed: bytes) -> str:
+    """A frame for a message."""
+    try:
+        frame = frames.decode(stuffed)
+    except ProtocolError:
+        return f"{len(stuffed)} bytes that are no frame ({stuffed[:16].hex(' ')})"
+    kind = Kind(frame.kind).name if frame.kind in Kind._value2member_map_ else f"{frame.kind:#04x}"
+    return f"{kind} number {frame.sequence}, {len(frame.payload)} bytes ({frame.payload[:16].hex(' ')})"
 
 
 FAULTS = ("flip", "drop", "duplicate", "cut", "split", "join", "delay", "unplug", "reset", "stall")
@@ -211,15 +304,20 @@ FAULTS = ("flip", "drop", "duplicate", "cut", "split", "join", "delay", "unplug"
 class Faulty:
     """Opens a port that misbehaves, the same way for the same seed and operations.
 
+    An operation is a write, or a read that brought something. One at a time may be struck, by a bit flipped, a byte
+    lost or doubled, the rest lost from some byte on; handed over in two, together with the next, or later; by the cable
+    pulled, for up to three attempts to open it again; by the board reset, or stalled.
+
     Args:
         connect: opens the port itself.
         seed: of the faults.
-        rates: faults per read that brought something, or write, by the names in `FAULTS`: a bit flipped, a byte lost or
-            doubled, the rest of a piece lost; a piece handed over in two, together with the next, or one operation
-            late; the cable pulled, for up to three attempts to open it again; `reset` and `stall` as below.
+        rates: share of operations that are struck, by the names in `FAULTS`; 1 in all at most.
         limit: faults in all.
-        reset: makes the board lose its memory.
-        stall: stops the board (True) or lets it go on (False).
+        reset: makes the board lose its memory; needed for faults of this name.
+        stall: stops the board (True), or lets it go on (False) after a few reads, on which no other fault strikes.
+
+    Attributes:
+        counts: faults that happened, by name.
     """
 
     def __init__(
@@ -228,15 +326,18 @@ class Faulty:
         seed: int,
         rates: Mapping[str, float],
         limit: int,
-        reset: Callable[[], None] = lambda: None,
-        stall: Callable[[bool], None] = lambda stop: None,
+        reset: Callable[[], None] | None = None,
+        stall: Callable[[bool], None] | None = None,
     ) -> None:
-        assert set(rates) <= set(FAULTS), rates
+        assert set(rates) <= set(FAULTS) and sum(rates.values()) <= 1, rates
+        assert (reset or not rates.get("reset")) and (stall or not rates.get("stall")), "a fault without its means"
         self.counts: Counter[str] = Counter()
-        self._connect, self._rates, self._limit = connect, rates, limit
+        self._connect, self._limit, self._reset, self._stall = connect, limit, reset, stall
+        self._names = [name for name in FAULTS if name in rates]
+        self._edges = np.cumsum([rates[name] for name in self._names])
         self._seed = draws.derive(np.uint32(seed), "faults")
         self._operation = self._refusals = self._stalled = 0
-        self._reset, self._stall = reset, stall
+        self._port: Port | None = None
 
     def __call__(self) -> Port:
         """The open port.
@@ -247,117 +348,112 @@ class Faulty:
         if self._refusals:
             self._refusals -= 1
             raise ConnectError("unplugged on purpose")
-        self._let_go(0)
-        return _FaultyPort(self._connect(), self)
-
-    def draw(self) -> tuple[str | None, float, float]:
-        """What goes wrong in the next operation, if anything, and two numbers from 0 to 1 that say how."""
-        self._operation += 1
-        chance, where, how = (float(u) for u in draws.uniform(self._seed, self._operation, 3))
-        if self._stalled:
-            self._let_go(self._stalled - 1)
-            return None, where, how
-        if sum(self.counts.values()) < self._limit:
-            for name, rate in self._rates.items():
-                chance -= rate
-                if chance < 0:
-                    return name, where, how
-        return None, where, how
-
-    def happened(self, name: str) -> None:
-        """Count a fault."""
-        self.counts[name] += 1
-
-    def unplug(self, how: float) -> None:
-        """The cable is pulled, for a while."""
-        self._refusals = int(4 * how)
-
-    def disturb(self, name: str, how: float) -> None:
-        """What happens to the board rather than to bytes."""
-        if name == "reset":
-            self._reset()
-        else:
-            self._stalled = 2 + int(8 * how)
-            self._stall(True)
-
-    def waited(self) -> None:
-        """A read brought nothing; a stalled board is not stalled for ever."""
-        if self._stalled:
-            self._let_go(self._stalled - 1)
-
-    def _let_go(self, left: int) -> None:
-        if self._stalled and left == 0:
-            self._stall(False)
-        self._stalled = left
-
-
-class _FaultyPort:
-    def __init__(self, port: Port, faults: Faulty) -> None:
-        self._port, self._faults = port, faults
-        self._to_read: list[bytes] = []  # pieces still to be handed over
-        self._late = b""  # handed over at the next read
-        self._held = b""  # handed over with what comes next
-        self._joined = b""  # written with the next write
+        self._port = self._connect()
+        self._rest = b""  # second part of what was split
+        self._held = b""  # read, handed over later
+        self._joining = False  # not before more comes
+        self._unsent = b""  # written later
+        return self
 
     def read(self, seconds: float) -> bytes:
-        if self._to_read:
-            return self._to_read.pop(0)
-        data = self._port.read(seconds)
-        if not data:
-            late, self._late = self._late, b""
-            self._faults.waited()
-            return late
-        data, self._late, self._held = self._held + self._late + data, b"", b""
-        pieces = list(self._mistreat(data, reading=True))
-        if not pieces:
+        """What has come, or what is made of it.
+
+        Raises:
+            PortLost: the port has gone, by itself or on purpose.
+        """
+        port = self._open()
+        if self._stalled:
+            self._let_go(self._stalled - 1)
+        if self._rest:
+            data, self._rest = self._rest, b""
+            return data
+        data = port.read(seconds)
+        if not data and (self._joining or not self._held):
             return b""
-        self._to_read = pieces[1:]
-        return pieces[0]
+        data, self._held = self._held + data, b""
+        name, at, how, data = self._strike(data)
+        match name:
+            case "split":
+                data, self._rest = data[:at], data[at:]
+            case "join" | "delay":
+                data, self._held, self._joining = b"", data, name == "join"
+            case _:
+                self._act(name, how)
+        return data
 
     def write(self, data: bytes) -> None:
-        data, self._joined = self._joined + data, b""
-        for piece in self._mistreat(data, reading=False):
-            self._port.write(piece)
+        """Some of it, or later.
+
+        Raises:
+            PortLost: the port has gone, by itself or on purpose.
+        """
+        port = self._open()
+        name, at, how, data = self._strike(self._unsent + data)
+        self._unsent = b""
+        match name:
+            case "split":
+                port.write(data[:at])
+                port.write(data[at:])
+            case "join" | "delay":
+                self._unsent = data
+            case _:
+                port.write(data[:at] if name == "unplug" else data)
+                self._act(name, how)
 
     def close(self) -> None:
-        self._port.close()
+        """Close the port, and let a stalled board go on; may be called twice."""
+        self._let_go(0)
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
-    def _mistreat(self, data: bytes, *, reading: bool) -> Iterator[bytes]:
-        """The pieces that arrive of some bytes."""
-        name, where, how = self._faults.draw()
-        at = int(where * len(data))
-        if name is None or (name == "split" and len(data) < 2):
-            yield data
-            return
-        self._faults.happened(name)
+    def _open(self) -> Port:
+        if self._port is None:
+            raise PortLost("the port is closed")
+        return self._port
+
+    def _strike(self, data: bytes) -> tuple[str, int, float, bytes]:
+        """The fault of this operation, "" for none; at which byte; how, from 0 to 1; what it leaves of the bytes."""
+        self._operation += 1
+        chance, where, how = draws.uniform(self._seed, self._operation, 3).tolist()
+        which, at = int(np.searchsorted(self._edges, chance, side="right")), int(where * len(data))
+        name = self._names[which] if which < len(self._names) else ""
+        if self._stalled or self.counts.total() >= self._limit or not data or (name == "split" and at == 0):
+            name = ""
         match name:
             case "flip":
-                yield data[:at] + bytes([data[at] ^ 1 << int(8 * how)]) + data[at + 1 :]
+                data = data[:at] + bytes([data[at] ^ 1 << int(8 * how)]) + data[at + 1 :]
             case "drop":
-                yield data[:at] + data[at + 1 :]
+                data = data[:at] + data[at + 1 :]
             case "duplicate":
-                yield data[: at + 1] + data[at:]
+                data = data[: at + 1] + data[at:]
             case "cut":
-                yield data[:at]
-            case "split":
-                yield data[: max(at, 1)]
-                yield data[max(at, 1) :]
-            case "join" | "delay":
-                if not reading:
-                    self._joined = data
-                elif name == "join":
-                    self._held = data
-                else:
-                    self._late = data
+                data = data[:at]
+        if name:
+            self.counts[name] += 1
+        return name, at, how, data
+
+    def _act(self, name: str, how: float) -> None:
+        """What happens to cable or board rather than to bytes.
+
+        Raises:
+            PortLost: it was the cable.
+        """
+        match name:
             case "unplug":
-                if not reading:
-                    self._port.write(data[:at])
-                self._faults.unplug(how)
-                self._port.close()
+                self._refusals = int(4 * how)
+                self.close()
                 raise PortLost("unplugged on purpose")
-            case _:
-                if not reading:
-                    self._port.write(data)
-                self._faults.disturb(name, how)
-                if reading:
-                    yield data
+            case "reset":
+                assert self._reset is not None
+                self._reset()
+            case "stall":
+                assert self._stall is not None
+                self._stalled = 1 + int(8 * how)
+                self._stall(True)
+
+    def _let_go(self, reads: int) -> None:
+        """Let a stalled board go on after so many more reads."""
+        if self._stalled and not reads and self._stall is not None:
+            self._stall(False)
+        self._stalled = reads
