@@ -89,6 +89,11 @@ def save(folder: Path, arrays: Mapping[str, Array]) -> None:
         ) from error
 
 
+def exists(folder: Path) -> bool:
+    """Does the run folder hold a checkpoint?"""
+    return any((folder / name).exists() for name in (NAME, PREVIOUS))
+
+
 def load(folder: Path) -> dict[str, Array]:
     """Read the newest whole checkpoint of a run folder.
 

@@ -92,6 +92,9 @@ class RunFolder:
                 (self.folder / "config.yaml").write_text(self._text)
                 arrays = None
                 self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **start}
+            elif self._has_only_begun():
+                arrays = None
+                self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **start}
             else:
                 arrays = checkpoint.load(self.folder)
                 os.truncate(self.folder / "metrics.jsonl", int(arrays["record.bytes"]))
@@ -137,6 +140,11 @@ class RunFolder:
         finally:
             self._metrics.close()
             self._events.close()
+
+    def _has_only_begun(self) -> bool:
+        """Was the process killed before the first checkpoint, so that the run goes on from its start?"""
+        metrics = self.folder / "metrics.jsonl"
+        return not checkpoint.exists(self.folder) and not (metrics.exists() and metrics.stat().st_size)
 
     def _append(self, file: Any, document: Mapping[str, Any]) -> None:
         try:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.processes import command, killed_ten_times
+
 XOR = ("task=xor", "budget.steps=2000", "recorder.report=false")
 
 
@@ -205,6 +207,16 @@ def test_a_finished_run_goes_on_with_a_larger_budget(hwtrain, only_run, tmp_path
     assert (tmp_path / "at_once" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
+def test_a_run_killed_before_its_first_checkpoint_goes_on_from_its_start(hwtrain, only_run):
+    hwtrain(*XOR)
+    lines = (only_run() / "metrics.jsonl").read_bytes()
+    for name in ("checkpoint.npz", "checkpoint.previous.npz"):
+        (only_run() / name).unlink()
+    (only_run() / "metrics.jsonl").write_bytes(b"")
+    assert hwtrain(f"resume={only_run()}").code == 0
+    assert (only_run() / "metrics.jsonl").read_bytes() == lines
+
+
 class TestResumeRefuses:
     def test_other_settings(self, hwtrain, only_run):
         hwtrain(*XOR)
@@ -224,6 +236,16 @@ class TestResumeRefuses:
         assert "checkpoint.npz is damaged" in answer.err
         assert (only_run() / "metrics.jsonl").read_bytes() == before  # nothing lost
 
+    def test_a_lost_checkpoint(self, hwtrain, only_run):
+        hwtrain(*XOR)
+        for path in only_run().glob("checkpoint*"):
+            path.unlink()
+        before = (only_run() / "metrics.jsonl").read_bytes()
+        answer = hwtrain(f"resume={only_run()}")
+        assert answer.code == 2
+        assert "holds no checkpoint" in answer.err
+        assert (only_run() / "metrics.jsonl").read_bytes() == before
+
     def test_a_folder_that_already_holds_a_run(self, hwtrain, only_run):
         hwtrain(*XOR, "hydra.run.dir=here")
         before = (only_run() / "run.json").read_bytes()
@@ -231,10 +253,6 @@ class TestResumeRefuses:
         assert answer.code == 2
         assert "already holds a run" in answer.err
         assert (only_run() / "run.json").read_bytes() == before
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "hwtrain", *arguments]
 
 
 def started(folder, *arguments):
@@ -276,24 +294,11 @@ RESUMABLE = (
 @pytest.mark.slow
 def test_killed_ten_times_equals_never_killed(tmp_path):
     """SIGKILL at ten random moments; final parameters and metrics bit for bit those of the undisturbed run."""
-    steps = "budget.steps=80000"  # long enough that ten kills come before the end
+    steps = "budget.steps=40000"
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     subprocess.run(command(*RESUMABLE, steps, f"hydra.run.dir={calm}"), cwd=tmp_path, check=True, capture_output=True)
-    random = np.random.default_rng(0)
-    rough.mkdir()
-    process = started(rough, *RESUMABLE, steps, "hydra.run.dir=.")
-    process.stdout.close()
-    kills = 0
-    while process.returncode is None:
-        try:
-            process.wait(timeout=random.uniform(0.05, 1.8) if kills < 10 else 200)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-            process = subprocess.Popen(command("resume=."), cwd=rough, stdout=subprocess.DEVNULL)
-    assert process.returncode == 0
-    assert kills == 10
+    lines = len((calm / "metrics.jsonl").read_text().splitlines())
+    killed_ten_times(rough, (*RESUMABLE, steps), lines)
     with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
         assert all(np.array_equal(one[name], other[name]) for name in one.files if name != "progress.seconds")
     assert (calm / "metrics.jsonl").read_bytes() == (rough / "metrics.jsonl").read_bytes()

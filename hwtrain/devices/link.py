@@ -143,7 +143,7 @@ class Link:
             ConnectError: the port did not come back, or not for long.
         """
         if self._torn:
-            raise Restarted(f"{self.name}: the board is to be adopted, for the last exchange was given up")
+            raise Restarted(f"{self.name}: the board is not adopted yet, or the last exchange was given up")
         self._torn = True
         numbered = [
             messages.to_frame(request, self._sequence + index, self._boot) for index, request in enumerate(requests)

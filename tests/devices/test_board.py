@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -29,6 +28,7 @@ from hwtrain.tasks.parity import parity
 from hwtrain.trainer import Budget, Trainer
 from tests.emulators.conftest import needs
 from tests.firmware.reference import Chip
+from tests.processes import command, killed_ten_times
 
 XOR = MGD(eta=1.0, perturbation=Rademacher(amplitude=0.0167), probes=50)
 LETTERS = MGD(eta=0.3, perturbation=Rademacher(amplitude=1e-3), tau_x=8, tau_theta=8, probes=40)
@@ -336,36 +336,22 @@ class TestNothingIsLost:
     def test_host_killed_ten_times(self, tmp_path, whole):
         """SIGKILL at ten random moments; the board lives on, and is taken over by the next host."""
         needs("host")
-        command = [sys.executable, "-m", "hwtrain"]
         words = (
             "task=xor", "device=serial", f"algo.on_device={whole}", "algo.probes=50",
             f"budget.steps={80000 if whole == 'true' else 12000}",
             "evaluate.every=500", "recorder.every=100", "recorder.checkpoint_seconds=0", "recorder.report=false",
         )  # fmt: skip
-        random, folders, kills = np.random.default_rng(0), [], 0
-        for name in ("calm", "rough"):
-            emulator = Emulator("host")
-            folder = tmp_path / name
-            folders.append(folder)
-            line = [*command, *words, f"device.port={emulator.url}", f"hydra.run.dir={folder}"]
-            process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            while True:
-                try:
-                    _, said = process.communicate(
-                        timeout=random.uniform(0.8, 1.6) if name == "rough" and kills < 10 else 250
-                    )
-                    break
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.communicate()
-                    kills += 1
-                    going_on = [f"resume={folder}"] if (folder / "checkpoint.npz").exists() else line[3:]
-                    process = subprocess.Popen([*command, *going_on], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            assert process.returncode == 0, said
-            emulator.stop()
-        assert kills == 10
-        with np.load(folders[0] / "checkpoint.npz") as one, np.load(folders[1] / "checkpoint.npz") as other:
+        calm, rough = tmp_path / "calm", tmp_path / "rough"
+        emulator = Emulator("host")
+        line = command(*words, f"device.port={emulator.url}", f"hydra.run.dir={calm}")
+        subprocess.run(line, check=True, capture_output=True)
+        emulator.stop()
+        emulator = Emulator("host")
+        lines = len((calm / "metrics.jsonl").read_text().splitlines())
+        killed_ten_times(rough, (*words, f"device.port={emulator.url}"), lines)
+        emulator.stop()
+        with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
             assert all(np.array_equal(one[key], other[key]) for key in one.files if key != "progress.seconds")
-        one, other = (json.loads((folder / "run.json").read_text()) for folder in folders)
+        one, other = (json.loads((folder / "run.json").read_text()) for folder in (calm, rough))
         for key in ("outcome", "steps", "counts", "metrics"):
             assert one[key] == other[key]
