@@ -1378,13 +1378,13 @@ def _of_replica(command: Command, index: int) -> Command:
     """What one replica of a stack is told."""
     if isinstance(command, Program):
         return Program(command.theta[index])
+    assert isinstance(command, Measure)  # no device with replicas trains by itself
     sample = command.sample
     if sample.x.ndim > 3:
         sample = replace(sample, x=sample.x[index], target=None if sample.target is None else sample.target[index])
     probes = command.probes
     if probes is not None:
         probes = replace(probes, seed=np.asarray(probes.seed[index]))
-    assert isinstance(command, Measure)
     return Measure(sample, probes, command.observe)
 
 

@@ -34,7 +34,8 @@ class Can(Flag):
     PROBE = auto()  # adds a volatile perturbation to its parameters
     NODE_PROBE = auto()  # adds a volatile perturbation to its pre-activations
     STATE = auto()  # has state beside its parameters: offers `snapshot` and `restore`
-    TRAIN = auto()  # runs whole blocks of training by itself
+    TRAIN = auto()  # runs whole blocks of multiplexed gradient descent by itself
+    LEARN = auto()  # runs whole blocks of a local learning rule by itself
 
     def names(self) -> str:
         """The members, for a message: "COST, PROBE", or "nothing"."""
@@ -77,6 +78,8 @@ class Layer:
         bias: "add", or "subtract" as some devices and the 2023 code of MGD do.
         window: kernel or pool width; 0 for a dense layer.
         padding: "valid" or "same", for a convolution.
+        normalise: what the layer does to the length of each sample before its matrix: "none"; "l2", divide by
+            |x| + 1e-8; "rms", divide by |x| / sqrt(n) + 1e-8.
     """
 
     kind: str
@@ -87,6 +90,7 @@ class Layer:
     bias: str = "add"
     window: int = 0
     padding: str = "valid"
+    normalise: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +373,53 @@ class Train(Value):
             yield Change(window, modulation[..., at : at + self.tau_theta], self.rate, self.low, self.high)
 
 
-Command = Program | Measure | Train
+@dataclass(frozen=True, slots=True, eq=False)
+class Learn(Value):
+    """Run updates of a local learning rule on the device, one after another, which changes its parameters by itself.
+
+    An update presents the next `batch` samples and changes all layers at once, from the parameters before it, by plain
+    descent: theta <- clip(theta - rate * gradient), gradients being means over the batch, as `LocalRule` defines them
+    (hwtrain/algorithms/local.py). The reading brings back `theta`, `local`, and the `cost` of every update.
+
+    Args:
+        rule: "forward_forward", "symba" or "mono_forward".
+        sample: the samples of the block, one after another along the batch axis; targets are one-hot.
+        batch: samples of one update.
+        rate: learning rate of the layers that hold activities.
+        readout_rate: learning rate of the last layer, which is the read-out.
+        low: parameters are kept within these, ends included.
+        high: see `low`.
+        scale: theta of forward-forward, the threshold of goodness; alpha of SymBa.
+        mean: is goodness the mean of squared activities, and not their sum?
+        wrong: forward-forward's wrong label of each sample, (..., t, b) uint8.
+        local: mono-forward's class matrices, (..., q): one (classes, units) after another, for every hidden layer but
+            the last, whose class matrix is the read-out.
+    """
+
+    rule: str
+    sample: Sample
+    batch: int
+    rate: float
+    readout_rate: float
+    low: float
+    high: float
+    scale: float = 0.0
+    mean: bool = False
+    wrong: Array | None = None
+    local: Array | None = None
+
+    @property
+    def updates(self) -> int:
+        """How many updates the block makes."""
+        return int(self.sample.x.shape[-2]) // self.batch
+
+    @property
+    def measurements(self) -> int:
+        """Passes of a batch: one, or three where a right, a wrong and no label are shown."""
+        return self.updates * (1 if self.rule == "mono_forward" else 3)
+
+
+Command = Program | Measure | Train | Learn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -384,6 +434,8 @@ class Reading(Value):
         gradient: (..., k, p).
         baseline: of every tick of a block of training, (..., k); 0 without one.
         modulation: of every tick of a block of training, cost under the perturbation less baseline, (..., k).
+        theta: what a block of local learning made of the parameters, (..., p).
+        local: and of the class matrices, (..., q).
     """
 
     cost: Array | None = None
@@ -393,6 +445,8 @@ class Reading(Value):
     gradient: Array | None = None
     baseline: Array | None = None
     modulation: Array | None = None
+    theta: Array | None = None
+    local: Array | None = None
 
 
 class Device(Protocol):
@@ -403,7 +457,7 @@ class Device(Protocol):
         """The device's account of itself; never changes."""
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
-        """Carry the commands out in order; one reading for each `Measure` and `Train`."""
+        """Carry the commands out in order; one reading for each command but `Program`."""
 
     def rest(self) -> None:
         """Make the hardware safe, from any condition; may be called twice, and after `close`."""
@@ -474,6 +528,17 @@ class Algorithm(Protocol):
         """The gradient estimate behind the last update, (..., p), for diagnosis; None where there is none."""
 
 
+@runtime_checkable
+class Predicting(Protocol):
+    """What an algorithm offers beside where a prediction is more than the device's output for the sample."""
+
+    def queries(self, state: Any, sample: Sample) -> tuple[Command, ...]:
+        """The measurements that a prediction takes; the device holds `state.theta`."""
+
+    def predict(self, state: Any, sample: Sample, readings: Sequence[Reading]) -> Array:
+        """What stands for the output: the largest is the class, (..., t, b, m)."""
+
+
 class Task(Protocol):
     """Named data as a stream of samples with random access: sample `index` of a seed is always the same."""
 
@@ -511,6 +576,20 @@ def dense_layers(spec: DeviceSpec, who: str) -> tuple[Layer, ...]:
                 "Choose a network of dense layers (network=mlp), or algo=mgd."
             )
     return spec.layers
+
+
+def normalised(x: Array, how: str) -> Array:
+    """Samples (..., n) as a layer takes them: see `Layer.normalise`."""
+    if how == "none":
+        return x
+    square = np.einsum("...n,...n->...", x, x)[..., None]
+    if how == "rms":
+        square = square / x.shape[-1]
+    result: Array = x / (np.sqrt(square) + TINY)
+    return result
+
+
+TINY = 1e-8  # keeps a sample of length 0 from becoming NaN
 
 
 def joined(samples: Sequence[Sample]) -> Sample:

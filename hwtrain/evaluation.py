@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hwtrain import checks
-from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Program, Sample, Task
+from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Predicting, Program, Sample, Task
 from hwtrain.costs import Cost
 
 CHUNK = 500  # samples presented at once, which bounds the memory of a convolution
@@ -54,7 +54,7 @@ def evaluate(
         ("test", task.held_out(2**31 if last else setting.samples)),
         ("train", task.seen(setting.samples)),
     ):
-        for key, value in _score(device, cost, sample).items():
+        for key, value in _score(device, cost, algorithm, state, sample).items():
             metrics[f"{name}_{key}"] = value
     if setting.angle and Can.GRADIENT in device.spec.can and (estimate := algorithm.gradient(state)) is not None:
         metrics["gradient_angle"] = angle(estimate, _exact_gradient(device, task.seen(min(setting.samples, CHUNK))))
@@ -71,22 +71,30 @@ def angle(a: Array, b: Array) -> Array:
     return result
 
 
-def _score(device: Device, cost: Cost, sample: Sample) -> dict[str, Array]:
+def _score(device: Device, cost: Cost, algorithm: Algorithm, state: Any, sample: Sample) -> dict[str, Array]:
     target = sample.target
     if target is None:
         return {}
-    if Can.OUTPUT not in device.spec.can:
+    if Can.OUTPUT not in device.spec.can and not isinstance(algorithm, Predicting):
         return {"cost": _measured_cost(device, sample)}
     classes = bool(np.isin(target, (0.0, 1.0)).all())
     total = math.prod(target.shape[:-1])
     spent, right = np.zeros(device.spec.replicas), np.zeros(device.spec.replicas)
     for part in _chunks(sample):
-        (reading,) = device.execute([Measure(part, observe=Can.OUTPUT)])
-        assert reading.output is not None and part.target is not None
-        output = reading.output[..., 0, :, :, :].astype(np.float64, copy=False)
+        assert part.target is not None
+        output = _output(device, algorithm, state, part).astype(np.float64, copy=False)
         spent = spent + cost(output, part.target).sum(axis=(-2, -1))
         right = right + _correct(output, part.target).sum(axis=(-2, -1))
     return {"cost": spent / total, **({"accuracy": right / total} if classes else {})}
+
+
+def _output(device: Device, algorithm: Algorithm, state: Any, sample: Sample) -> Array:
+    if isinstance(algorithm, Predicting):
+        return algorithm.predict(state, sample, device.execute(algorithm.queries(state, sample)))
+    (reading,) = device.execute([Measure(sample, observe=Can.OUTPUT)])
+    assert reading.output is not None
+    output: Array = reading.output[..., 0, :, :, :]
+    return output
 
 
 def _measured_cost(device: Device, sample: Sample) -> Array:

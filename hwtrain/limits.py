@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Sample, Site, Train
+from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Sample, Site, Train
 from hwtrain.errors import CapabilityError, LimitError
 
 _FROM_TARGET = Can.COST | Can.SAMPLE_COST | Can.GRADIENT
@@ -36,6 +36,9 @@ def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = No
             case Train():
                 _check_train(spec, command, theta)
                 theta = None  # the device's own, within the block's limits
+            case Learn():
+                _check_learn(spec, command)
+                theta = None
 
 
 def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> None:
@@ -84,6 +87,22 @@ def _check_train(spec: DeviceSpec, block: Train, theta: Array | None) -> None:
         )
     if theta is not None:
         _check_theta(spec, theta, reach)
+
+
+def _check_learn(spec: DeviceSpec, block: Learn) -> None:
+    if Can.LEARN not in spec.can:
+        raise CapabilityError(
+            f"a block of local learning wants LEARN; {spec.name!r} offers {spec.can.names()}. Nothing was sent."
+        )
+    _check_sample(spec, block.sample, needs_target=True)
+    samples = block.sample.x.shape[-2]
+    if block.batch < 1 or not samples or samples % block.batch:
+        raise LimitError(f"{samples} samples are no whole number of batches of {block.batch}. Nothing was sent.")
+    if not spec.low <= block.low < block.high <= spec.high:
+        raise LimitError(
+            f"a block of local learning would keep parameters within {block.low:g} to {block.high:g}{_unit(spec)}; "
+            f"{spec.name!r} holds {spec.low:g} to {spec.high:g}{_unit(spec)}. Nothing was sent."
+        )
 
 
 def _check_sample(spec: DeviceSpec, sample: Sample, *, needs_target: bool) -> None:

@@ -20,6 +20,7 @@ from hwtrain.core import (
     Command,
     Counting,
     Device,
+    Learn,
     Measure,
     Program,
     Sample,
@@ -390,6 +391,10 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
                 perturbed += command.probes.count
                 baseline += command.baselines
                 writes += command.probes.count // command.tau_theta - 1  # the last is named by the Program that follows
+                programmed = np.full_like(programmed, np.nan)
+            case Learn():
+                baseline += command.measurements
+                writes += command.updates - 1
                 programmed = np.full_like(programmed, np.nan)
     return Counts(perturbed, baseline, gradients, writes, counts.evaluations), programmed
 

@@ -501,6 +501,8 @@ def _network(network: Network, cost: costs.Cost, low: float, high: float) -> mes
                 f"network: boards compute dense layers; layer {number} is {layer.kind!r}. Choose network=mlp."
             )
         activation, bias = messages.Activation[layer.activation.upper()], messages.Bias[layer.bias.upper()]
+        if layer.normalise != "none":
+            raise ConfigError(f"network.normalise: boards compute normalise=none, not {layer.normalise}")
         layers.append(messages.DenseLayer(math.prod(layer.outputs), activation, bias))
     return messages.Network(network.inputs, tuple(layers), _COSTS[type(cost)], low, high)
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit
 
 from hwtrain import checks
-from hwtrain.core import Array, Layer
+from hwtrain.core import TINY, Array, Layer, normalised
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
 
@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "relu": lambda u: np.maximum(u, 0),
 }
+NORMALISATIONS = ("none", "l2", "rms")
 _SLOPES: dict[str, Callable[[Array, Array], Array]] = {  # derivative, from the pre-activation u and the activity y
     "linear": lambda u, y: np.ones_like(u),
     "sigmoid": lambda u, y: y * (1 - y),
@@ -166,7 +167,7 @@ class _Dense:
     @classmethod
     def forward(cls, layer: Layer, block: Array, x: Array) -> Array:
         matrix, bias = cls._matrix(layer, block)
-        u: Array = np.matmul(x, matrix)
+        u: Array = np.matmul(normalised(x, layer.normalise), matrix)
         if layer.bias == "add":
             u += bias
         else:
@@ -176,12 +177,26 @@ class _Dense:
     @classmethod
     def backward(cls, layer: Layer, block: Array, x: Array, error: Array, *, first: bool) -> tuple[Array, Array]:
         matrix, _ = cls._matrix(layer, block)
-        d_matrix = np.matmul(x.swapaxes(-1, -2), error).sum(axis=-3)
+        d_matrix = np.matmul(normalised(x, layer.normalise).swapaxes(-1, -2), error).sum(axis=-3)
         d_bias = error.sum(axis=(-3, -2))
         if layer.bias == "subtract":
             d_bias = -d_bias
         part = np.concatenate([d_matrix.reshape(*d_matrix.shape[:-2], -1), d_bias], axis=-1)
-        return (error if first else np.matmul(error, matrix.swapaxes(-1, -2))), part
+        if first:
+            return error, part
+        return _through_length(layer, x, np.matmul(error, matrix.swapaxes(-1, -2))), part
+
+
+def _through_length(layer: Layer, x: Array, error: Array) -> Array:
+    """The derivative of the cost with respect to x, from that with respect to x normalised."""
+    if layer.normalise == "none":
+        return error
+    units = x.shape[-1] if layer.normalise == "rms" else 1
+    length = np.sqrt(np.einsum("...n,...n->...", x, x)[..., None] / units)
+    along = np.einsum("...n,...n->...", x, error)[..., None]
+    bent = along / (np.where(length > 0, length, 1) * (length + TINY) ** 2 * units)
+    result: Array = error / (length + TINY) - x * bent
+    return result
 
 
 class _Conv:
@@ -275,11 +290,12 @@ class _Pool:
 _OPERATIONS: dict[str, type[_Dense] | type[_Conv] | type[_Pool]] = {"dense": _Dense, "conv": _Conv, "pool": _Pool}
 
 
-def dense(inputs: int, outputs: int, activation: str = "linear", bias: str = "add") -> Layer:
+def dense(inputs: int, outputs: int, activation: str = "linear", bias: str = "add", normalise: str = "none") -> Layer:
     """A dense layer: inputs * outputs + outputs parameters."""
     checks.one_of("network.activation", activation, ACTIVATIONS)
     checks.one_of("network.bias", bias, ("add", "subtract"))
-    return Layer("dense", (inputs,), (outputs,), (inputs + 1) * outputs, activation, bias)
+    checks.one_of("network.normalise", normalise, NORMALISATIONS)
+    return Layer("dense", (inputs,), (outputs,), (inputs + 1) * outputs, activation, bias, normalise=normalise)
 
 
 def conv(shape: tuple[int, ...], channels: int, activation: str, window: int = 3, padding: str = "valid") -> Layer:
@@ -299,7 +315,13 @@ def pool(shape: tuple[int, ...], window: int = 2) -> Layer:
     return Layer("pool", shape, (shape[0] // window, shape[1] // window, shape[2]), 0, window=window)
 
 
-def mlp(sizes: Sequence[int], activation: str = "sigmoid", output: str = "sigmoid", bias: str = "add") -> Network:
+def mlp(
+    sizes: Sequence[int],
+    activation: str = "sigmoid",
+    output: str = "sigmoid",
+    bias: str = "add",
+    normalise: str = "none",
+) -> Network:
     """A multi-layer perceptron.
 
     Args:
@@ -307,12 +329,13 @@ def mlp(sizes: Sequence[int], activation: str = "sigmoid", output: str = "sigmoi
         activation: of the hidden layers.
         output: activation of the last layer.
         bias: "add" or "subtract".
+        normalise: what every layer does to the length of its inputs: "none", "l2" or "rms".
     """
     if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ConfigError(f"network.sizes must be at least two positive whole numbers, not {list(sizes)}")
     names = [activation] * (len(sizes) - 2) + [output]
     pairs = zip(sizes, sizes[1:], names, strict=False)
-    return Network(tuple(dense(n, m, name, bias) for n, m, name in pairs))
+    return Network(tuple(dense(n, m, name, bias, normalise) for n, m, name in pairs))
 
 
 def mgd2023(shape: Sequence[int], channels: Sequence[int], classes: int = 10) -> Network:
