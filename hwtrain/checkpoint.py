@@ -60,7 +60,7 @@ def unflatten(name: str, like: T, arrays: Mapping[str, Array]) -> T:
             raise RecordError(f"the checkpoint has no {name!r}: it is of another algorithm, device or version")
         value = arrays[name]
         if isinstance(like, np.ndarray):
-            if value.shape != like.shape:
+            if like.size and value.shape != like.shape:  # what is empty at first takes the shape it grew to
                 raise RecordError(f"the checkpoint's {name!r} has shape {value.shape}, this run needs {like.shape}")
             result = value.astype(like.dtype, copy=False)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks, draws
-from hwtrain.core import Array, DeviceSpec
+from hwtrain.core import Array, DeviceSpec, dense_layers
 from hwtrain.errors import ConfigError
 
 
@@ -40,6 +40,30 @@ class Uniform:
                 f"{spec.low:g} to {spec.high:g}. Set algo.start.low and algo.start.high."
             )
         return self.low + (self.high - self.low) * draws.uniform(draws.derive(seed, "start"), 0, spec.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Fan:
+    """Normal with standard deviation gain / sqrt(inputs) in every layer, biases zero.
+
+    LeCun, Bottou, Orr, Müller, "Efficient BackProp" (1998).
+
+    Args:
+        gain: a factor on the width.
+    """
+
+    gain: float = 1.0
+
+    def __call__(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> Array:
+        checks.number("algo.start.gain", self.gain, low=0)
+        width = np.zeros(spec.size)
+        position = 0
+        for layer in dense_layers(spec, "algo/start=fan"):
+            inputs, outputs = layer.inputs[0], layer.outputs[0]
+            width[position : position + inputs * outputs] = self.gain / math.sqrt(inputs)
+            position += layer.size
+        drawn = width * draws.normal(draws.derive(seed, "start"), 0, spec.size)
+        return np.clip(drawn, spec.low, spec.high)
 
 
 @dataclass(frozen=True, slots=True)
