@@ -171,6 +171,21 @@ def value_chart(
     return frame.document()
 
 
+def grid(charts: Sequence[str], columns: int = 2) -> str:
+    """Charts side by side in one document, row by row, all as high as the first."""
+    height = float(charts[0].split('height="', 1)[1].split('"', 1)[0])
+    rows = -(-len(charts) // columns)
+    placed = [
+        chart.replace("<svg ", f'<svg x="{WIDTH * (number % columns):g}" y="{height * (number // columns):g}" ', 1)
+        for number, chart in enumerate(charts)
+    ]
+    wide, high = WIDTH * min(columns, len(charts)), height * rows
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:g}" height="{high:g}" viewBox="0 0 {wide:g} {high:g}">'
+    )
+    return "\n".join([head, *placed, "</svg>"])
+
+
 def histogram(
     values: Array, title: str, x: Axis, note: str = "", marks: Sequence[Mark] = (), height: float = 300
 ) -> str:

@@ -48,6 +48,9 @@ class Simulated:
         output_range: what the output ADCs resolve; beyond it they saturate, as ADCs do.
         cost_noise: standard deviation of a cost reading under a probe [cost].
         baseline_noise: of an unperturbed cost reading; None is the same as `cost_noise`.
+        activity_bits: resolution of the ADCs that read hidden activities in `activity_range`; None is exact. What one
+            layer passes to the next stays analog.
+        activity_range: what these ADCs resolve.
         read_noise: of every reported output and activity.
         programming: "absolute", each write lands at its target plus noise; or "incremental", each write moves the
             parameter by the wanted difference plus noise, so that errors add up as in the published code.
@@ -72,6 +75,8 @@ class Simulated:
         input_bits: int | None = None,
         output_bits: int | None = None,
         output_range: Sequence[float] = (0.0, 1.0),
+        activity_bits: int | None = None,
+        activity_range: Sequence[float] = (0.0, 1.0),
         cost_noise: float = 0.0,
         baseline_noise: float | None = None,
         read_noise: float = 0.0,
@@ -102,6 +107,7 @@ class Simulated:
             ("parameter_bits", parameter_bits),
             ("input_bits", input_bits),
             ("output_bits", output_bits),
+            ("activity_bits", activity_bits),
         ):
             checks.whole(f"device.{name}", bits, 1, 24, none="no rounding")
         if parameter_bits is not None and (low is None or high is None):
@@ -113,6 +119,7 @@ class Simulated:
         self._dtype = np.float64 if precision == "double" else np.float32
         self._replicas = () if chips is None else (chips,)
         self._input_bits, self._output_bits, self._output_range = input_bits, output_bits, tuple(output_range)
+        self._activity_bits, self._activity_range = activity_bits, tuple(activity_range)
         self._parameter_bits = parameter_bits
         self._probe_noise = cost_noise
         self._baseline_noise = cost_noise if baseline_noise is None else baseline_noise
@@ -303,7 +310,10 @@ class Simulated:
 
     def _read(self, outputs: Sequence[Array]) -> tuple[Array, ...]:
         last = self._rounded(outputs[-1], self._output_bits, *self._output_range)
-        activity = [*outputs[:-1], last]
+        activity = [
+            *(self._rounded(hidden, self._activity_bits, *self._activity_range) for hidden in outputs[:-1]),
+            last,
+        ]
         if not self._read_noise:
             return tuple(activity)
         noisy = []

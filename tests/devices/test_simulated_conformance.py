@@ -148,7 +148,7 @@ class TestRoundedInputs(SimulatedConformance):
 class TestRoundedOutputs(SimulatedConformance):
     @pytest.fixture
     def settings(self):
-        return {"output_bits": 6, "output_range": (-1.0, 2.0)}
+        return {"output_bits": 6, "output_range": (-1.0, 2.0), "activity_bits": 5, "activity_range": (-1.0, 2.0)}
 
     @pytest.fixture
     def difference(self):
