@@ -26,6 +26,8 @@ NETWORKS = {
     "xor": mlp([2, 2, 1]),
     "deep": mlp([3, 4, 4, 2], "tanh", "linear", bias="subtract"),
     "conv": SMALL,
+    "l2": mlp([3, 4, 4, 2], "tanh", "linear", normalise="l2"),
+    "rms": mlp([3, 4, 4, 2], "relu", "linear", normalise="rms"),
 }
 
 
