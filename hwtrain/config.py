@@ -162,6 +162,11 @@ def _check_keys(config: DictConfig) -> None:
             continue
         for key in map(str, node):
             if not key.startswith("_") and key not in parameters:
+                if path == "network" and not any(word.startswith(f"network.{key}=") for word in sys.argv):
+                    raise ConfigError(
+                        f"algo={choices()[0]} sets network.{key}, which {node['_target_']} does not take. Choose "
+                        "network=mlp, or another algo."
+                    )
                 raise ConfigError(f"unknown key {f'{path}.{key}'!r}. {nearest(key, parameters)}")
 
 

@@ -105,6 +105,12 @@ BAD = {
     ("seed=1,2",): "multirun",
     # what does not fit together
     ("network.sizes=[3,2,1]",): "network.sizes=[2,",
+    ("algo=forward_forward",): "1 outputs",
+    ("algo=mono_forward", "network=mgd2025"): "Choose network=mlp",
+    ("algo=forward_forward", "task=letters7x7", "network.normalise=none"): "Set network.normalise=rms",
+    ("algo=forward_forward", "task=letters7x7", "algo.negatives=pair"): "algo.readout=softmax",
+    ("algo=forward_forward", "task=letters7x7", "algo.on_device=true"): "algo/optimizer=descent",
+    ("algo=drtp", "task=letters7x7", "network.output=sigmoid"): "network.output=linear",
     ("algo=node_perturbation", *FUNCTION, "device.function=math:sin"): "needs SAMPLE_COST",
     ("device=function",): "device.function is needed",
     (*FUNCTION, "device.function=no.such:thing"): "cannot be imported",

@@ -1,6 +1,7 @@
 """Rules that never send an error from layer to layer, against finite differences of their own costs and each other."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError
 from hwtrain.optimize import Descent
+from hwtrain.recorder import InMemory
 from hwtrain.sim.networks import mlp
+from hwtrain.tasks.dataset import DataTask
+from hwtrain.tasks.images import mnist
+from hwtrain.trainer import Budget, Trainer
 
 SEED = np.asarray(3, np.uint32)
 RANDOM = np.random.default_rng(0)
@@ -295,6 +300,39 @@ class TestRefuses:
     def test_settings_that_do_not_go_together(self, settings, what):
         with pytest.raises(ConfigError, match=what):
             ForwardForward(**{"eta": 0.1} | settings)
+
+
+@pytest.mark.slow
+def test_what_rules_reach_on_a_part_of_mnist():
+    """784-500-500-10 on 8 000 images for 10 epochs, Adam 0.001, tested on 2 000.
+
+    An independent program reaches .8945 (forward-forward), .9365 (Mono-Forward), .9180 (feedback alignment), .8755
+    (target projection), .8660 (hidden layers frozen); the bounds leave two points for the seed.
+    """
+    if not os.environ.get("HWTRAIN_DATA"):
+        pytest.skip("needs the published mnist data: set HWTRAIN_DATA to a folder that has them")
+    whole = mnist(batch=100)
+    train, test = whole.seen(8000), whole.held_out(2000)
+    task = DataTask("part of mnist", train.x[0], train.target[0], test.x[0], test.target[0], 100, {})
+    common = {"eta": 1e-3, "precision": "single"}
+    reached = {}
+    for name, rule, activation, normalise in (
+        ("forward-forward", ForwardForward(**common), "relu", "rms"),
+        ("Mono-Forward", MonoForward(**common), "relu", "none"),
+        ("error", FeedbackAlignment(**common), "tanh", "none"),
+        ("target", FeedbackAlignment(**common | {"eta": 5e-4}, feedback="target"), "tanh", "none"),
+        ("frozen", FeedbackAlignment(**common, feedback="none"), "tanh", "none"),
+    ):
+        device = Simulated(
+            mlp([784, 500, 500, 10], activation, "linear", normalise=normalise), CrossEntropy(), precision="single"
+        )
+        result = Trainer(rule, device, task, CrossEntropy(), Budget(steps=800), InMemory(every=800)).run()
+        reached[name] = float(result.metrics["test_accuracy"])
+    assert reached["forward-forward"] >= 0.875
+    assert reached["Mono-Forward"] >= 0.92
+    assert reached["error"] >= 0.9
+    assert reached["target"] >= 0.8555
+    assert reached["frozen"] < min(reached["forward-forward"], reached["target"])
 
 
 def test_a_stack_draws_what_single_runs_draw():
