@@ -115,6 +115,10 @@ class Descending:
                 f"{who} takes the softmax of the last layer, which must be linear; that of {spec.name!r} is "
                 f"{layers[-1].activation}. Set network.output=linear."
             )
+        return self.first(spec, seed, layers)
+
+    def first(self, spec: DeviceSpec, seed: NDArray[np.uint32], layers: tuple[Layer, ...]) -> State:
+        """The first state on any network."""
         single = self.precision == "single" or spec.precision == "single"
         theta = self.start(spec, seed).astype(np.float32 if single else np.float64)
         return State(theta, np.zeros_like(theta), self.optimizer.init(theta), layers, seed, spec.low, spec.high)

@@ -184,19 +184,7 @@ class _Dense:
         part = np.concatenate([d_matrix.reshape(*d_matrix.shape[:-2], -1), d_bias], axis=-1)
         if first:
             return error, part
-        return _through_length(layer, x, np.matmul(error, matrix.swapaxes(-1, -2))), part
-
-
-def _through_length(layer: Layer, x: Array, error: Array) -> Array:
-    """The derivative of the cost with respect to x, from that with respect to x normalised."""
-    if layer.normalise == "none":
-        return error
-    units = x.shape[-1] if layer.normalise == "rms" else 1
-    length = np.sqrt(np.einsum("...n,...n->...", x, x)[..., None] / units)
-    along = np.einsum("...n,...n->...", x, error)[..., None]
-    bent = along / (np.where(length > 0, length, 1) * (length + TINY) ** 2 * units)
-    result: Array = error / (length + TINY) - x * bent
-    return result
+        return through_length(layer.normalise, x, np.matmul(error, matrix.swapaxes(-1, -2))), part
 
 
 class _Conv:
@@ -285,6 +273,18 @@ class _Pool:
                 rows = slice(row, layer.outputs[0] * width, width)
                 d_x[..., rows, column : layer.outputs[1] * width : width, :] = np.where(chosen, error, 0)
         return d_x.reshape(*d_x.shape[:-3], -1), None
+
+
+def through_length(how: str, x: Array, error: Array) -> Array:
+    """The derivative of the cost with respect to x, from that with respect to x normalised, (..., n)."""
+    if how == "none":
+        return error
+    units = x.shape[-1] if how == "rms" else 1
+    length = np.sqrt(np.einsum("...n,...n->...", x, x)[..., None] / units)
+    along = np.einsum("...n,...n->...", x, error)[..., None]
+    bent = along / (np.where(length > 0, length, 1) * (length + TINY) ** 2 * units)
+    result: Array = error / (length + TINY) - x * bent
+    return result
 
 
 _OPERATIONS: dict[str, type[_Dense] | type[_Conv] | type[_Pool]] = {"dense": _Dense, "conv": _Conv, "pool": _Pool}

@@ -6,6 +6,7 @@ import pytest
 from hwtrain.algorithms.feedback_alignment import FeedbackAlignment
 from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mono_forward import MonoForward
+from hwtrain.algorithms.physics_aware import PhysicsAware
 from hwtrain.conformance import AlgorithmConformance, Goal
 from hwtrain.costs import CrossEntropy
 from hwtrain.devices.simulated import Simulated
@@ -101,6 +102,16 @@ class TestMonoForward(LocalRule):
     @pytest.fixture(params=[[6, 8, 8, 2], [6, 12, 2]], ids=["three", "two"])
     def make_device(self, request):
         return device(request.param, "relu", "none")
+
+
+class TestPhysicsAware(LocalRule):
+    @pytest.fixture(params=["programmed", "random"])
+    def algorithm(self, request):
+        return PhysicsAware(eta=0.02, model=request.param)
+
+    @pytest.fixture
+    def make_device(self):
+        return device([6, 12, 2], "tanh", "rms", parameter_variation=0.2)
 
 
 class TestFeedbackAlignment(LocalRule):
