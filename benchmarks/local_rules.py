@@ -107,10 +107,17 @@ def gates(names: list[str], seeds: int, epochs: int | None) -> None:
         spread = f"{min(accuracy):.4f}-{max(accuracy):.4f}"
         second = f"{np.mean(other):.4f} ({min(other):.4f}-{max(other):.4f})" if other else ""
         measured = result.counts.measurements
-        print(
-            f"| {name} | {last} | {measured:,} | {seconds:.0f} s | {np.mean(accuracy):.4f} | {spread} | {second} | {rule.other} |",
-            flush=True,
+        cells = (
+            name,
+            last,
+            f"{measured:,}",
+            f"{seconds:.0f} s",
+            f"{np.mean(accuracy):.4f}",
+            spread,
+            second,
+            rule.other,
         )
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def best(
