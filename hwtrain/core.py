@@ -36,6 +36,9 @@ class Can(Flag):
     STATE = auto()  # has state beside its parameters: offers `snapshot` and `restore`
     TRAIN = auto()  # runs whole blocks of multiplexed gradient descent by itself
     LEARN = auto()  # runs whole blocks of a local learning rule by itself
+    PULSE = auto()  # moves its parameters by programming pulses, and takes no values
+    READ = auto()  # reports its parameters
+    MEMBRANES = auto()  # reports the membrane state of every layer
 
     def names(self) -> str:
         """The members, for a message: "COST, PROBE", or "nothing"."""
@@ -67,19 +70,28 @@ class Layer:
     """One layer of a network, as far as an algorithm may know it.
 
     The parameters of a "dense" layer stand in theta as its matrix (inputs, outputs), row by row, then its biases; those
-    of a "conv" layer as its kernel (height, width, channels in, channels out), then its biases; "pool" has none.
+    of a "conv" layer as its kernel (height, width, channels in, channels out), then its biases; "pool" has none. Layers
+    with a state that runs on from step to step are "spiking" (see hwtrain/sim/neurons.py), as its matrix (inputs,
+    outputs), if recurrent the matrix (outputs, outputs) from its own activity, then its biases, which add to the
+    threshold; and "integrator", a leaky sum of its inputs, as a dense layer.
 
     Args:
-        kind: "dense", "conv" or "pool".
+        kind: "dense", "conv", "pool", "spiking" or "integrator".
         inputs: shape of one sample as it enters, (n,) or (height, width, channels).
         outputs: shape of one sample as it leaves.
         size: number of parameters.
-        activation: "linear", "sigmoid", "tanh" or "relu".
+        activation: "linear", "sigmoid", "tanh" or "relu"; of a spiking layer "step" or "sigmoid".
         bias: "add", or "subtract" as some devices and the 2023 code of MGD do.
         window: kernel or pool width; 0 for a dense layer.
         padding: "valid" or "same", for a convolution.
         normalise: what the layer does to the length of each sample before its matrix: "none"; "l2", divide by
             |x| + 1e-8; "rms", divide by |x| / sqrt(n) + 1e-8.
+        decay: share of the state that is left after one step.
+        threshold: of a spiking layer.
+        reset: what a spike does to the state: "hard" empties it, "soft" takes the threshold off, "soft_trained" the
+            threshold and the bias.
+        recurrent: does a spiking layer see its own activity of the step before?
+        gain: what an integrator multiplies its inputs with.
     """
 
     kind: str
@@ -91,6 +103,11 @@ class Layer:
     window: int = 0
     padding: str = "valid"
     normalise: str = "none"
+    decay: float = 0.0
+    threshold: float = 0.0
+    reset: str = "none"
+    recurrent: bool = False
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +125,7 @@ class DeviceSpec:
         unit: "" for a plain number, else "V", "S", ...
         noise: standard deviation of one cost reading, in units of the cost.
         replicas: shape of the replica axes, () for a bench.
+        step: what one programming pulse changes a parameter by, roughly; 0 where there are none.
         layers: what stands inside, () for a black box.
         precision: "double", or "single": the device holds parameters as float32, and changes them as `Change` says.
     """
@@ -122,6 +140,7 @@ class DeviceSpec:
     unit: str = ""
     noise: float = 0.0
     replicas: tuple[int, ...] = ()
+    step: float = 0.0
     layers: tuple[Layer, ...] = ()
     precision: str = "double"
 
@@ -183,7 +202,8 @@ class Sample(Value):
 
     Args:
         x: inputs, (..., t, b, n).
-        target: wanted outputs, (..., t, b, m), or None where there is none.
+        target: wanted outputs, (..., t, b, m), or None where there is none. A row of NaN is a step that counts in no
+            cost, such as those after the end of a sequence shorter than others of its batch.
         start: does a new sequence begin? Resets running neuron state, where a device has any.
     """
 
@@ -307,6 +327,22 @@ class Program(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Pulse(Value):
+    """Give every parameter its programming pulses, and nothing else.
+
+    Args:
+        counts: (..., p) whole numbers: so many pulses up, or down where negative.
+    """
+
+    counts: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read(Value):
+    """Report the parameters, as well as the device can read them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Measure(Value):
     """Present a sample and report.
 
@@ -419,7 +455,7 @@ class Learn(Value):
         return self.updates * (1 if self.rule == "mono_forward" else 3)
 
 
-Command = Program | Measure | Train | Learn
+Command = Program | Pulse | Read | Measure | Train | Learn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -431,10 +467,11 @@ class Reading(Value):
         sample_cost: (..., k, b), the mean over time.
         output: (..., k, t, b, m).
         activity: one array per layer, each (..., k, t, b, n).
+        membranes: state of every layer after each step, likewise; of a layer without one, its activity.
         gradient: (..., k, p).
         baseline: of every tick of a block of training, (..., k); 0 without one.
         modulation: of every tick of a block of training, cost under the perturbation less baseline, (..., k).
-        theta: what a block of local learning made of the parameters, (..., p).
+        theta: parameters as they were read, or as a block of local learning left them, (..., p).
         local: and of the class matrices, (..., q).
     """
 
@@ -447,6 +484,7 @@ class Reading(Value):
     modulation: Array | None = None
     theta: Array | None = None
     local: Array | None = None
+    membranes: tuple[Array, ...] | None = None
 
 
 class Device(Protocol):
@@ -457,7 +495,7 @@ class Device(Protocol):
         """The device's account of itself; never changes."""
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
-        """Carry the commands out in order; one reading for each command but `Program`."""
+        """Carry the commands out in order; one reading for each command but `Program` and `Pulse`."""
 
     def rest(self) -> None:
         """Make the hardware safe, from any condition; may be called twice, and after `close`."""
@@ -539,6 +577,15 @@ class Predicting(Protocol):
         """What stands for the output: the largest is the class, (..., t, b, m)."""
 
 
+@runtime_checkable
+class Streaming(Protocol):
+    """What a state offers beside where a sequence is presented in several steps, which nothing else may break up."""
+
+    @property
+    def began(self) -> int:
+        """The step at which the sequence now presented began; `step` between sequences."""
+
+
 class Task(Protocol):
     """Named data as a stream of samples with random access: sample `index` of a seed is always the same."""
 
@@ -554,6 +601,14 @@ class Task(Protocol):
 
     def seen(self, limit: int) -> Sample:
         """At most `limit` training samples, in data order, as one batch without replica axes."""
+
+
+@runtime_checkable
+class Validating(Protocol):
+    """What a task offers beside where settings, or the moment to stop, are chosen on samples of their own."""
+
+    def validation(self, limit: int) -> Sample:
+        """At most `limit` samples neither trained on nor held out, as one batch without replica axes."""
 
 
 def dense_layers(spec: DeviceSpec, who: str) -> tuple[Layer, ...]:
@@ -590,6 +645,11 @@ def normalised(x: Array, how: str) -> Array:
 
 
 TINY = 1e-8  # keeps a sample of length 0 from becoming NaN
+
+
+def counted(target: Array) -> NDArray[np.bool_]:
+    """Which rows of a target (..., m) count in a cost, (...,): those that are not NaN."""
+    return ~np.isnan(target[..., 0])
 
 
 def joined(samples: Sequence[Sample]) -> Sample:

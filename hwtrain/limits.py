@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Sample, Site, Train
+from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Pulse, Read, Sample, Site, Train
 from hwtrain.errors import CapabilityError, LimitError
 
 _FROM_TARGET = Can.COST | Can.SAMPLE_COST | Can.GRADIENT
@@ -29,8 +29,19 @@ def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = No
     for command in commands:
         match command:
             case Program():
+                if Can.PULSE in spec.can:
+                    raise CapabilityError(
+                        f"{spec.name!r} moves by pulses and takes no values. Set device.programming=open_loop, or an "
+                        "algorithm that pulses. Nothing was sent."
+                    )
                 theta = command.theta
                 _check_theta(spec, theta, 0.0)
+            case Pulse():
+                _check_pulse(spec, command)
+                theta = None
+            case Read():
+                if Can.READ not in spec.can:
+                    raise CapabilityError(f"{spec.name!r} cannot read its parameters. Nothing was sent.")
             case Measure():
                 _check_measure(spec, command, theta)
             case Train():
@@ -61,6 +72,17 @@ def _check_measure(spec: DeviceSpec, command: Measure, theta: Array | None) -> N
     _check_sample(spec, command.sample, needs_target=bool(command.observe & _FROM_TARGET))
     if probes is not None and theta is not None and probes.site is Site.PARAMETERS and _bounded(spec):
         _check_theta(spec, theta, probes.perturbation.reach(spec.size))
+
+
+def _check_pulse(spec: DeviceSpec, command: Pulse) -> None:
+    if Can.PULSE not in spec.can:
+        raise CapabilityError(f"{spec.name!r} takes values and no pulses. Nothing was sent.")
+    counts = command.counts
+    if counts.shape != (*spec.replicas, spec.size) or not np.issubdtype(counts.dtype, np.integer):
+        raise LimitError(
+            f"pulses of shape {counts.shape} and type {counts.dtype}; {spec.name!r} takes whole numbers, "
+            f"{(*spec.replicas, spec.size)}. Nothing was sent."
+        )
 
 
 def _check_train(spec: DeviceSpec, block: Train, theta: Array | None) -> None:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks, draws
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading, Sample, Site
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Pulse, Read, Reading, Sample, Site
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
 from hwtrain.limits import check
+from hwtrain.sim.cells import Cell
 from hwtrain.sim.networks import Network, Neurons
+from hwtrain.sim.stores import Cells, Store, Values, rounded
 
 
 class Simulated:
@@ -57,6 +59,8 @@ class Simulated:
         update_noise: standard deviation of that noise, independent for every parameter that is written.
         drift: random walk of every parameter between writes [unit per root second].
         read_seconds: time one measurement takes [s], one for evaluation too; drift needs it.
+        cell: how parameters are stored (hwtrain/sim/cells.py), in place of `parameter_variation`, `stuck`, `low`,
+            `high`, `parameter_bits`, `programming`, `update_noise` and `drift`; None is values with these.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Simulated:
         update_noise: float = 0.0,
         drift: float = 0.0,
         read_seconds: float = 0.0,
+        cell: Cell | None = None,
     ) -> None:
         for name, value in (
             ("activation_variation", activation_variation),
@@ -112,6 +117,8 @@ class Simulated:
             checks.whole(f"device.{name}", bits, 1, 24, none="no rounding")
         if parameter_bits is not None and (low is None or high is None):
             raise ConfigError("device.parameter_bits needs a range to divide: set device.low and device.high")
+        if any(layer.kind in ("spiking", "integrator") for layer in network.layers):
+            raise ConfigError("network: neurons of device=sim keep no state from step to step. Use device=spiking.")
         if drift and not read_seconds:
             raise ConfigError("device.drift needs a clock: set device.read_seconds, the time one measurement takes [s]")
 
@@ -120,18 +127,37 @@ class Simulated:
         self._replicas = () if chips is None else (chips,)
         self._input_bits, self._output_bits, self._output_range = input_bits, output_bits, tuple(output_range)
         self._activity_bits, self._activity_range = activity_bits, tuple(activity_range)
-        self._parameter_bits = parameter_bits
         self._probe_noise = cost_noise
         self._baseline_noise = cost_noise if baseline_noise is None else baseline_noise
-        self._read_noise, self._update_noise, self._incremental = read_noise, update_noise, programming == "incremental"
-        self._drift = drift * math.sqrt(read_seconds)
+        self._read_noise, self._read_seconds = read_noise, read_seconds  # of 0 lets no time pass
+        chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(self._replicas)
+        self._store: Store
+        if cell is None:
+            open_low, open_high = -math.inf if low is None else low, math.inf if high is None else high
+            self._store = Values(
+                chip,
+                network.size,
+                open_low,
+                open_high,
+                parameter_bits,
+                parameter_variation,
+                stuck,
+                programming == "incremental",
+                update_noise,
+                drift,
+            )
+        else:
+            self._store = Cells(chip, network.size, cell)
+        self._aging = self._store.ages and read_seconds > 0
         self._spec = DeviceSpec(
             name="sim" if chips is None else f"sim ({chips} chips)",
             inputs=network.inputs,
             outputs=network.outputs,
             size=network.size,
-            low=-math.inf if low is None else low,
-            high=math.inf if high is None else high,
+            low=self._store.low,
+            high=self._store.high,
+            unit=self._store.unit,
+            step=self._store.step,
             noise=max(self._probe_noise, self._baseline_noise),
             replicas=self._replicas,
             layers=network.layers,
@@ -142,19 +168,13 @@ class Simulated:
             | Can.GRADIENT
             | Can.PROBE
             | Can.NODE_PROBE
-            | Can.STATE,
+            | Can.STATE
+            | self._store.can,
         )
-        chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(self._replicas)
         self._cycle = draws.derive(chip, "cycle")
         fabrication = draws.derive(chip, "fabrication")
         self._neurons = self._make_neurons(fabrication, activation_variation) if activation_variation else ()
-        self._gain = self._make_gain(fabrication, parameter_variation)
-        self._stuck, self._stuck_at = self._make_stuck(fabrication, stuck)
-
-        self._target = np.zeros((*self._replicas, network.size))
-        self._error = np.zeros_like(self._target)
-        self._writes = np.zeros(self._replicas, dtype=np.uint32)
-        self._counts = {"cost": 0, "read": 0, "drift": 0}
+        self._counts = {"cost": 0, "read": 0}
 
     @property
     def spec(self) -> DeviceSpec:
@@ -163,7 +183,7 @@ class Simulated:
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Program and measure; refuses what the spec does not offer before anything changes."""
-        check(self._spec, commands, self._target)
+        check(self._spec, commands, self._store.held)
         readings: list[Reading] = []
         sharing: list[Measure] = []  # costs of one sample, which take one pass of the network together
         for command in commands:
@@ -172,7 +192,12 @@ class Simulated:
                 sharing = []
             match command:
                 case Program():
-                    self._program(command.theta)
+                    self._store.program(command.theta)
+                case Pulse():
+                    self._store.pulse(command.counts)
+                case Read():
+                    readings.append(Reading(theta=self._store.read()))
+                    self._store.pass_time(self._read_seconds)
                 case Measure():
                     if self._only_cost(command):
                         sharing.append(command)
@@ -187,35 +212,16 @@ class Simulated:
         """Nothing to let go of."""
 
     def snapshot(self) -> dict[str, Array]:
-        """Programmed values, what writing and drift left behind, and the counts that name cycle draws."""
-        counts = {name: np.asarray(count) for name, count in self._counts.items()}
-        return {"target": self._target.copy(), "error": self._error.copy(), "writes": self._writes.copy(), **counts}
+        """What the store keeps, and the counts that name cycle draws."""
+        return {**self._store.snapshot(), **{name: np.asarray(count) for name, count in self._counts.items()}}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """The inverse of `snapshot`."""
-        self._target, self._error = snapshot["target"].copy(), snapshot["error"].copy()
-        self._writes = snapshot["writes"].astype(np.uint32)
+        self._store.restore(snapshot)
         self._counts = {name: int(snapshot[name]) for name in self._counts}
 
-    def _program(self, theta: Array) -> None:
-        if theta is self._target:
-            return
-        target = self._quantised(np.asarray(theta, dtype=np.float64))
-        if self._update_noise or self._drift:
-            self._error = np.where(target != self._target, self._landing(target), self._error)
-        self._target = target
-
-    def _landing(self, target: Array) -> Array:
-        """What a write of every parameter would leave behind; counts a write on the chips where one moves."""
-        kept = self._error if self._incremental else np.zeros_like(self._error)
-        if not self._update_noise:
-            return kept
-        noise = draws.normal(draws.mix32(self._cycle ^ draws.mix32(self._writes)), 0, self._spec.size)
-        self._writes = self._writes + (target != self._target).any(axis=-1).astype(np.uint32)
-        return kept + self._update_noise * noise
-
     def _only_cost(self, command: Command) -> TypeGuard[Measure]:
-        if not isinstance(command, Measure) or command.observe is not Can.COST or self._drift:
+        if not isinstance(command, Measure) or command.observe is not Can.COST or self._aging:
             return False
         return command.probes is None or command.probes.site is Site.PARAMETERS
 
@@ -260,48 +266,34 @@ class Simulated:
             reading["sample_cost"] = each if Can.SAMPLE_COST in observe else None
         if Can.GRADIENT in observe:
             reading["gradient"] = self._gradient(theta, x, sample, shift)
-        if self._drift and observe != Can.GRADIENT:
-            self._pass_time(measurements=1 if command.probes is None else command.probes.count)
+        if self._aging and observe != Can.GRADIENT:
+            self._store.pass_time(self._read_seconds * (1 if command.probes is None else command.probes.count))
         return Reading(**reading)
 
     def _perturbed(self, command: Measure) -> Array:
         """The parameters of a measurement as they act, (..., k, p)."""
-        theta = self._target[..., None, :]
-        if command.probes is not None and command.probes.site is Site.PARAMETERS:
-            theta = theta + command.probes.dense(self._network.size)
-        if self._gain is not None:
-            theta = self._gain[..., None, :] * theta
-        if self._update_noise or self._drift:
-            theta = theta + self._error[..., None, :]
-        if self._stuck is not None:
-            theta = np.where(self._stuck[..., None, :], self._stuck_at[..., None, :], theta)
+        probes = command.probes
+        moved = probes is not None and probes.site is Site.PARAMETERS
+        theta = self._store.acting(probes.dense(self._network.size) if probes is not None and moved else None)
         acting: Array = theta.astype(self._dtype, copy=False)
         return acting
 
     def _inputs(self, sample: Sample) -> Array:
         """What enters the network, (..., 1, t, b, n)."""
-        x = self._rounded(sample.x, self._input_bits, 0.0, 1.0)
+        x = rounded(sample.x, self._input_bits, 0.0, 1.0)
         return x[..., None, :, :, :].astype(self._dtype, copy=False)
 
     def _costs(self, output: Array, sample: Sample) -> Array:
         """Cost of every sample, the mean over time, (..., k, b)."""
-        output = self._rounded(output, self._output_bits, *self._output_range)
+        output = rounded(output, self._output_bits, *self._output_range)
         return _mean(self._cost(output.astype(np.float64, copy=False), _wanted(sample)), -2)
 
     def _gradient(self, theta: Array, x: Array, sample: Sample, shift: Array | None) -> Array:
         gradient = self._network.gradient(theta, x, _wanted(sample), self._cost, self._neurons, shift)
-        if self._gain is not None:
-            gradient = gradient * self._gain[..., None, :]
-        if self._stuck is not None:
-            gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
-        return gradient
+        return self._store.through(gradient)
 
     def _sigma(self, command: Measure) -> float:
         return self._baseline_noise if command.probes is None else self._probe_noise
-
-    def _pass_time(self, measurements: int) -> None:
-        walk = draws.normal(draws.derive(self._cycle, "drift"), self._next("drift"), self._spec.size)
-        self._error = self._error + self._drift * math.sqrt(measurements) * walk
 
     def _noise(self, probes: int, samples: int) -> Array:
         """Standard normal cost noise, (..., k, samples); one count a reading."""
@@ -309,9 +301,9 @@ class Simulated:
         return draws.normal(draws.derive(self._cycle, "cost"), np.arange(first, first + probes), samples)
 
     def _read(self, outputs: Sequence[Array]) -> tuple[Array, ...]:
-        last = self._rounded(outputs[-1], self._output_bits, *self._output_range)
+        last = rounded(outputs[-1], self._output_bits, *self._output_range)
         activity = [
-            *(self._rounded(hidden, self._activity_bits, *self._activity_range) for hidden in outputs[:-1]),
+            *(rounded(hidden, self._activity_bits, *self._activity_range) for hidden in outputs[:-1]),
             last,
         ]
         if not self._read_noise:
@@ -331,17 +323,6 @@ class Simulated:
         self._counts[kind] += count
         return now
 
-    def _quantised(self, theta: Array) -> Array:
-        return self._rounded(theta, self._parameter_bits, self._spec.low, self._spec.high)
-
-    @staticmethod
-    def _rounded(values: Array, bits: int | None, low: float, high: float) -> Array:
-        if bits is None:
-            return values
-        step = (high - low) / (2**bits - 1)
-        rounded: Array = low + step * np.round((np.clip(values, low, high) - low) / step)
-        return rounded
-
     def _make_neurons(self, seed: NDArray[np.uint32], sigma: float) -> tuple[Neurons | None, ...]:
         made: list[Neurons | None] = []
         for number, layer in enumerate(self._network.layers):
@@ -355,20 +336,6 @@ class Simulated:
             )
             made.append(Neurons(1 + gain, 1 + steepness, midpoint, offset))
         return tuple(made)
-
-    def _make_gain(self, seed: NDArray[np.uint32], sigma: float) -> Array | None:
-        if not sigma:
-            return None
-        return 1 + sigma * draws.normal(draws.derive(seed, "parameter gain"), 0, self._spec.size)
-
-    def _make_stuck(self, seed: NDArray[np.uint32], share: float) -> tuple[Array | None, Array]:
-        if not share:
-            return None, np.zeros(0)
-        low, high = max(self._spec.low, -0.5), min(self._spec.high, 0.5)
-        if math.isfinite(self._spec.low) and math.isfinite(self._spec.high):
-            low, high = self._spec.low, self._spec.high
-        chosen = draws.uniform(draws.derive(seed, "stuck"), 0, self._spec.size) < share
-        return chosen, low + (high - low) * draws.uniform(draws.derive(seed, "stuck at"), 0, self._spec.size)
 
 
 def _wanted(sample: Sample) -> Array:
