@@ -199,14 +199,16 @@ class Cells:
         self._cell = cell
         self._devices = cell.fabricate(chip, size)
         self._state = cell.fresh(self._devices)
+        self._told = np.clip(np.zeros((*chip.shape, size)), cell.low, cell.high)
         self._read = 0
 
     @property
-    def held(self) -> None:
-        return None  # a cell has a range of its own, and may stand outside the nominal one
+    def held(self) -> Array | None:
+        return None if self._cell.pulsed else self._told  # where pulses lead, nobody knows
 
     def program(self, theta: Array) -> None:
-        self._state = self._cell.write(self._devices, self._state, np.asarray(theta, np.float64))
+        self._told = np.asarray(theta, np.float64)
+        self._state = self._cell.write(self._devices, self._state, self._told)
 
     def pulse(self, counts: Array) -> None:
         self._state = self._cell.pulse(self._devices, self._state, counts)
@@ -227,10 +229,11 @@ class Cells:
 
     def snapshot(self) -> dict[str, Array]:
         kept = {field.name: np.array(getattr(self._state, field.name)) for field in fields(State)}
-        return {**kept, "readings": np.asarray(self._read)}
+        return {**kept, "told": self._told.copy(), "readings": np.asarray(self._read)}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         self._state = State(**{field.name: snapshot[field.name].copy() for field in fields(State)})
+        self._told = snapshot["told"].copy()
         self._read = int(snapshot["readings"])
 
     def _readings(self, count: int) -> Array:

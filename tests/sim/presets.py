@@ -14,7 +14,7 @@ FOLDERS = {
     "cell": config.conf_dir() / "device" / "cell",
     "crossbar": Path(hwtrain.sim.__file__).parent / "presets" / "crossbar",
 }
-CELLS = sorted(path.stem for path in FOLDERS["cell"].glob("*.yaml"))
+CELLS = sorted(path.stem for path in FOLDERS["cell"].glob("*.yaml") if "defaults" not in OmegaConf.load(path))
 
 
 def preset(name, group="cell", **changes):
