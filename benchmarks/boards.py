@@ -1,6 +1,7 @@
 """Boards in emulators: what they learn, how fast, and what crosses the wire.
 
     python benchmarks/boards.py learn [steps] [board ...]     exclusive or and letters7x7, both ways of training
+    python benchmarks/boards.py local [updates] [board ...]   letters7x7 by local rules, on the board
     python benchmarks/boards.py wire                          bytes per step against the number of parameters
     python benchmarks/boards.py line                          share of a 115 200-baud line that is used
 
@@ -11,12 +12,16 @@ import sys
 import time
 import zlib
 
+from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mgd import MGD
-from hwtrain.costs import MeanSquaredError
+from hwtrain.algorithms.mono_forward import MonoForward
+from hwtrain.core import Can
+from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.emulated import Emulated
 from hwtrain.emulators import BOARDS
 from hwtrain.errors import ConfigError
 from hwtrain.evaluation import Evaluation, evaluate
+from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher, Sinusoid
 from hwtrain.recorder import InMemory
 from hwtrain.sim.networks import mlp
@@ -42,9 +47,9 @@ def bytes_of(device):
     return traffic.get("bytes sent", 0), traffic.get("bytes received", 0)
 
 
-def train(device, task, algorithm, steps):
+def train(device, task, algorithm, steps, cost=None):
     """Train without evaluating; the trainer, the last state, seconds, and bytes out and in per step."""
-    trainer = Trainer(algorithm, device, task, MeanSquaredError(), Budget(steps=steps), InMemory())
+    trainer = Trainer(algorithm, device, task, cost or MeanSquaredError(), Budget(steps=steps), InMemory())
     state = algorithm.init(device.spec, trainer.seed)
     state, *_ = trainer.step(state)  # the parameters are written once
     first, before, began = state.step, bytes_of(device), time.monotonic()
@@ -81,6 +86,38 @@ def learn(steps, boards):
                     flush=True,
                 )
                 device.close()
+
+
+SETTINGS = {"optimizer": Descent(), "on_device": True}
+CONTRAST = {"eta": 0.01, "readout_eta": 0.03, "readout": "softmax"}
+LOCAL = {  # what the network normalises by, and the rule
+    "forward-forward": ("rms", ForwardForward(**SETTINGS, **CONTRAST)),
+    "SymBa": ("rms", ForwardForward(**SETTINGS, **CONTRAST, loss="symba", goodness="mean")),
+    "Mono-Forward": ("none", MonoForward(**SETTINGS, eta=0.1)),
+}
+
+
+def local(updates, boards):
+    print("| rule | board | accuracy | CRC-32 of the parameters | updates/s | bytes/update out, in | stack free |")
+    print("|---|---|---|---|---|---|---|")
+    for rule, (normalise, algorithm) in LOCAL.items():
+        for board in boards:
+            network, task, cost = (
+                mlp([49, 8, 8, 4], "relu", "linear", normalise=normalise),
+                letters7x7(1),
+                CrossEntropy(),
+            )
+            device = Emulated(board, network, cost, low=-10, high=10)
+            if Can.LEARN in device.spec.can:
+                state, speed, (out, back) = train(device, task, algorithm, updates, cost)
+                scores = evaluate(device, task, cost, algorithm, state, Evaluation(samples=1024), last=True)
+                free, crc = device.counters().stack_free, zlib.crc32(state.theta.astype("<f4").tobytes())
+                print(
+                    f"| {rule} | {board} | {float(scores['test_accuracy']):.2%} | {crc:08x} | {speed:,.0f} | "
+                    f"{out:.0f}, {back:.0f} | {'' if free is None else free} |",
+                    flush=True,
+                )
+            device.close()
 
 
 def wire(sizes_of=([2, 2, 1], [49, 4, 4], [49, 37, 4], [49, 370, 4])):
@@ -140,6 +177,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["learn", *rest]:
             learn(int(rest[0]) if rest else 100_000, rest[1:] or BOARDS)
+        case ["local", *rest]:
+            local(int(rest[0]) if rest else 5_000, rest[1:] or [board for board in BOARDS if board != "atmega328p"])
         case ["wire"]:
             wire()
         case ["line"]:

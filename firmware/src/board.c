@@ -31,7 +31,7 @@ static uint16_t describe_network(const hwt_board_t *board, uint8_t *bytes) {
     for (uint8_t l = 0; l < network->count; l++) {
         hwt_put16(bytes + 12u + 4u * l, network->layers[l].outputs);
         bytes[14u + 4u * l] = network->layers[l].activation;
-        bytes[15u + 4u * l] = network->layers[l].bias;
+        bytes[15u + 4u * l] = network->layers[l].form;
     }
     return (uint16_t)(12u + 4u * network->count);
 }
@@ -49,7 +49,8 @@ static uint8_t hello(const hwt_board_t *board, request_t *request) {
     hwt_put16(reply + 10, config->receive_size);
     hwt_put16(reply + 12, config->reply_size);
     hwt_put16(reply + 14, config->ring);
-    hwt_put32(reply + 16, can | (config->port->reset ? (uint32_t)HWT_CAN_RESET : 0u));
+    can |= (HWT_LOCAL_RULES ? (uint32_t)HWT_CAN_LEARN : 0u) | (config->port->reset ? (uint32_t)HWT_CAN_RESET : 0u);
+    hwt_put32(reply + 16, can);
     hwt_put32(reply + 20, config->theta_size);
     hwt_put32(reply + 24, config->samples_size);
     hwt_put16(reply + 28, config->work_size);
@@ -88,6 +89,12 @@ static uint8_t adopt(hwt_board_t *board, request_t *request) {
 
 /* ---- network, parameters, samples ------------------------------------------------------------------------------------ */
 
+/* Floats that may be written and read: the parameters, and class matrices if there is room for them. */
+static uint32_t held(const hwt_board_t *board) {
+    uint32_t classes = HWT_LOCAL_RULES ? hwt_classes_size(&board->network) : 0u;
+    return board->size + (classes <= board->config->theta_size - board->size ? classes : 0u);
+}
+
 static uint8_t set_network(hwt_board_t *board, request_t *request) {
     const uint8_t *bytes = request->payload;
     const hwt_config_t *config = board->config;
@@ -114,12 +121,12 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
         hwt_layer_t *layer = &network.layers[l];
         layer->outputs = hwt_get16(bytes + 12u + 4u * l);
         layer->activation = bytes[14u + 4u * l];
-        layer->bias = bytes[15u + 4u * l];
+        layer->form = bytes[15u + 4u * l];
         if (layer->outputs == 0)
             return refuse(request, HWT_BAD_VALUE, 12u + 4u * l);
         if (layer->activation > HWT_RELU)
             return refuse(request, HWT_BAD_VALUE, 14u + 4u * l);
-        if (layer->bias > HWT_SUBTRACT)
+        if (layer->form >> 1 > HWT_NORMALISE_RMS)
             return refuse(request, HWT_BAD_VALUE, 15u + 4u * l);
         uint32_t parameters = (inputs + 1u) * layer->outputs; /* at most 2^16 (2^16 - 1) */
         if (parameters > config->theta_size - size)
@@ -135,7 +142,8 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
     board->size = size;
     board->low = low;
     board->high = high;
-    for (uint32_t i = 0; i < board->size; i++)
+    size = held(board);
+    for (uint32_t i = 0; i < size; i++)
         config->theta[i] = 0.0f;
     for (uint32_t i = 0; i < config->samples_size; i++)
         config->samples[i] = 0.0f;
@@ -150,19 +158,20 @@ static uint8_t write_parameters(hwt_board_t *board, request_t *request) {
     const uint8_t *values = request->payload + 4;
     if (request->count < 8 || request->count % 4u)
         return refuse(request, HWT_BAD_LENGTH, 8);
-    uint32_t offset = hwt_get32(request->payload);
+    uint32_t offset = hwt_get32(request->payload), most = held(board);
     uint16_t count = (uint16_t)(request->count / 4u - 1u);
-    if (offset > board->size || count > board->size - offset)
-        return refuse(request, HWT_NO_ROOM, board->size);
+    if (offset > most || count > most - offset)
+        return refuse(request, HWT_NO_ROOM, most);
     for (uint16_t i = 0; i < count; i++) { /* all or nothing */
         float value = hwt_get_float(values + 4u * i);
-        if (!hwt_is_finite(values + 4u * i) || value < board->low || value > board->high)
+        uint8_t limited = offset + i < board->size; /* class matrices are not */
+        if (!hwt_is_finite(values + 4u * i) || (limited && (value < board->low || value > board->high)))
             return refuse(request, HWT_BAD_RANGE, offset + i);
     }
     for (uint16_t i = 0; i < count; i++) {
         float value = hwt_get_float(values + 4u * i), magnitude = value < 0.0f ? -value : value;
         board->config->theta[offset + i] = value;
-        if (magnitude > board->largest)
+        if (offset + i < board->size && magnitude > board->largest)
             board->largest = magnitude;
     }
     return HWT_OK;
@@ -171,10 +180,10 @@ static uint8_t write_parameters(hwt_board_t *board, request_t *request) {
 static uint8_t read_parameters(const hwt_board_t *board, request_t *request) {
     if (request->count != 6)
         return refuse(request, HWT_BAD_LENGTH, 6);
-    uint32_t offset = hwt_get32(request->payload);
+    uint32_t offset = hwt_get32(request->payload), most = held(board);
     uint16_t count = hwt_get16(request->payload + 4);
-    if (offset > board->size || count > board->size - offset)
-        return refuse(request, HWT_NO_ROOM, board->size);
+    if (offset > most || count > most - offset)
+        return refuse(request, HWT_NO_ROOM, most);
     if ((uint32_t)count * 4u > request->room)
         return refuse(request, HWT_NO_ROOM, request->room / 4u);
     for (uint16_t i = 0; i < count; i++)
@@ -184,15 +193,19 @@ static uint8_t read_parameters(const hwt_board_t *board, request_t *request) {
 }
 
 static uint8_t digest(const hwt_board_t *board, request_t *request) {
-    uint32_t crc = 0;
+    uint32_t crc = 0, count = board->size;
     uint8_t bytes[4];
-    if (request->count)
+    if (request->count == 4)
+        count = hwt_get32(request->payload);
+    else if (request->count)
         return refuse(request, HWT_BAD_LENGTH, 0);
-    for (uint32_t i = 0; i < board->size; i++) {
+    if (count > held(board))
+        return refuse(request, HWT_NO_ROOM, held(board));
+    for (uint32_t i = 0; i < count; i++) {
         hwt_put_float(bytes, board->config->theta[i]);
         crc = hwt_crc32(crc, bytes, 4);
     }
-    hwt_put32(request->reply, board->size);
+    hwt_put32(request->reply, count);
     hwt_put32(request->reply + 4, crc);
     request->length = 8;
     return HWT_OK;
@@ -381,6 +394,58 @@ static uint8_t train(hwt_board_t *board, request_t *request) {
     return HWT_OK;
 }
 
+#if HWT_LOCAL_RULES
+/* LEARN: a block of updates of a local rule. */
+static uint8_t learn(hwt_board_t *board, request_t *request) {
+    const uint8_t *bytes = request->payload;
+    const hwt_config_t *config = board->config;
+    hwt_lesson_t lesson;
+    if (request->count < 28)
+        return refuse(request, HWT_BAD_LENGTH, 28);
+    lesson.rule = bytes[0];
+    lesson.goodness = bytes[1];
+    lesson.batch = hwt_get16(bytes + 2);
+    lesson.updates = hwt_get16(bytes + 4);
+    lesson.rate = hwt_get_float(bytes + 8);
+    lesson.readout_rate = hwt_get_float(bytes + 12);
+    lesson.scale = hwt_get_float(bytes + 16);
+    lesson.low = hwt_get_float(bytes + 20);
+    lesson.high = hwt_get_float(bytes + 24);
+    lesson.slots = bytes + 28;
+    if (lesson.rule > HWT_MONO_FORWARD || !hwt_can_learn(&board->network, lesson.rule))
+        return refuse(request, HWT_BAD_VALUE, 0);
+    if (lesson.goodness > HWT_GOODNESS_MEAN)
+        return refuse(request, HWT_BAD_VALUE, 1);
+    if (lesson.updates == 0)
+        return refuse(request, HWT_BAD_VALUE, 4);
+    for (uint8_t at = 8; at < 20; at = (uint8_t)(at + 4u))
+        if (!hwt_is_finite(bytes + at))
+            return refuse(request, HWT_BAD_VALUE, at);
+    if (!limits_allowed(board, bytes + 20))
+        return refuse(request, HWT_BAD_VALUE, 20);
+    if (4u * (uint32_t)lesson.updates > request->room)
+        return refuse(request, HWT_NO_ROOM, request->room / 4u);
+    uint32_t labels = lesson.rule == HWT_MONO_FORWARD ? 0u : (uint32_t)lesson.updates * lesson.batch;
+    uint32_t length = 28u + 2u * (uint32_t)lesson.updates;
+    if (request->count < length || request->count - length != labels)
+        return refuse(request, HWT_BAD_LENGTH, length + labels);
+    lesson.wrong = bytes + length;
+    for (uint16_t u = 0; u < lesson.updates; u++)
+        if (!has_slots(board, hwt_get16(lesson.slots + 2u * u), lesson.batch))
+            return refuse(request, HWT_NO_ROOM, config->samples_size / sample_length(board));
+    for (uint32_t i = 0; i < labels; i++)
+        if (lesson.wrong[i] >= hwt_outputs(&board->network))
+            return refuse(request, HWT_BAD_VALUE, length + i);
+    if (hwt_learn_work_size(&board->network, lesson.rule, lesson.batch) > config->work_size)
+        return refuse(request, HWT_NO_ROOM, config->work_size);
+    if (lesson.rule == HWT_MONO_FORWARD && hwt_classes_size(&board->network) > config->theta_size - board->size)
+        return refuse(request, HWT_NO_ROOM, config->theta_size);
+    hwt_learn(board, &lesson, request->reply);
+    request->length = (uint16_t)(4u * lesson.updates);
+    return HWT_OK;
+}
+#endif
+
 /* ---- housekeeping ----------------------------------------------------------------------------------------------------- */
 
 static uint8_t counters(hwt_board_t *board, request_t *request) {
@@ -399,7 +464,7 @@ static uint8_t counters(hwt_board_t *board, request_t *request) {
 
 static uint8_t execute(hwt_board_t *board, uint8_t kind, request_t *request) {
     const hwt_port_t *port = board->config->port;
-    if (kind >= HWT_WRITE && kind <= HWT_TRAIN && board->network.count == 0)
+    if (((kind >= HWT_WRITE && kind <= HWT_TRAIN) || (HWT_LOCAL_RULES && kind == HWT_LEARN)) && board->network.count == 0)
         return refuse(request, HWT_NO_NETWORK, 0);
     switch (kind) {
     case HWT_NETWORK:
@@ -418,6 +483,10 @@ static uint8_t execute(hwt_board_t *board, uint8_t kind, request_t *request) {
         return update(board, request);
     case HWT_TRAIN:
         return train(board, request);
+#if HWT_LOCAL_RULES
+    case HWT_LEARN:
+        return learn(board, request);
+#endif
     case HWT_REST:
     case HWT_RESET:
         port->rest(port->context);

@@ -1,5 +1,5 @@
 /* exp, log and tanh from + - * / and conversions only, so that every target gives the same bits. The coefficients are our own
- * least-maximum fits; tests/firmware/reference.py holds the same formulas in numpy. */
+ * least-maximum fits; tests/firmware/reference.py holds the same formulas in numpy. The square root is integer arithmetic. */
 #include "hwtrain/network.h"
 
 typedef union {
@@ -66,4 +66,26 @@ float hwt_tanh(float x) {
     }
     float y = 1.0f - 2.0f / (hwt_exp(magnitude + magnitude) + 1.0f);
     return x < 0.0f ? -y : y;
+}
+
+/* The root of the mantissa, bit by bit from the top: 24 bits and one to round by. A root that ends exactly there has a square of
+ * 49 bits or more, which no float has, so half a unit is never left over. */
+float hwt_sqrt(float x) {
+    word_t word = {.value = x};
+    uint32_t rest = word.bits & 0x007FFFFFu, exponent = word.bits >> 23, root = 0, tried = 0;
+    if (exponent == 0)
+        return 0.0f;
+    if (exponent == 255) /* infinite, NaN */
+        return x;
+    rest = (rest | 0x00800000u) << (exponent & 1u ? 1 : 2); /* an even power of two is left */
+    for (uint32_t bit = 0x01000000u; bit; bit >>= 1, rest <<= 1) {
+        uint32_t next = tried + bit;
+        if (next <= rest) {
+            tried = next + bit;
+            rest -= next;
+            root += bit;
+        }
+    }
+    word.bits = ((root + 1u) >> 1) + ((((exponent + 1u) >> 1) + 62u) << 23);
+    return word.value;
 }

@@ -63,7 +63,7 @@ uint16_t hwt_outputs(const hwt_network_t *network) {
     return network->layers[network->count - 1u].outputs;
 }
 
-static uint16_t widest(const hwt_network_t *network) {
+uint16_t hwt_widest(const hwt_network_t *network) {
     uint16_t most = 0;
     for (uint8_t l = 0; l < network->count; l++)
         if (network->layers[l].outputs > most)
@@ -72,13 +72,14 @@ static uint16_t widest(const hwt_network_t *network) {
 }
 
 uint32_t hwt_workspace_size(const hwt_network_t *network) {
-    return (uint32_t)network->layers[0].outputs + widest(network) + hwt_nodes(network);
+    return (uint32_t)network->layers[0].outputs + hwt_widest(network) + hwt_nodes(network);
 }
 
 void hwt_workspace_init(hwt_workspace_t *work, const hwt_network_t *network, float *memory) {
     work->sums = memory;
     work->down = memory + network->layers[0].outputs;
-    work->activity = work->down + widest(network);
+    work->activity = work->down + hwt_widest(network);
+    work->scale = 1.0f;
     work->total = 0.0f;
 }
 
@@ -91,18 +92,18 @@ static void zero(float *values, uint_fast16_t count) {
     while (--count);
 }
 
-/* sums[j] += x_i theta_ij. An x of zero adds nothing, bit for bit: no partial sum is ever -0. */
-static void multiply(float *sums, const float *theta, const float *x, uint_fast16_t inputs, uint16_t outputs) {
+/* An x of zero adds nothing, bit for bit: no partial sum is ever -0. */
+void hwt_multiply(float *sums, const float *matrix, const float *x, uint_fast16_t inputs, uint16_t outputs) {
     zero(sums, outputs);
     do {
         float input = *x++, *sum = sums;
         uint_fast16_t j = outputs;
         if (input == 0.0f) {
-            theta += outputs;
+            matrix += outputs;
             continue;
         }
         do
-            *sum++ += input * *theta++;
+            *sum++ += input * *matrix++;
         while (--j);
     } while (--inputs);
 }
@@ -127,6 +128,26 @@ static float gather_down(float *down, const hwt_pattern_t *pattern, uint32_t fir
     return total;
 }
 
+float hwt_square(const float *x, uint_fast16_t count) {
+    float square = 0.0f;
+    do
+        square += *x * *x;
+    while (x++, --count);
+    return square;
+}
+
+float hwt_scale(uint8_t form, float square, uint16_t inputs) {
+    if (form >> 1 == HWT_NORMALISE_NONE)
+        return 1.0f;
+    if (form >> 1 == HWT_NORMALISE_RMS)
+        square /= (float)inputs;
+    return 1.0f / (hwt_sqrt(square) + 1e-8f);
+}
+
+static float scale_of(uint8_t form, const float *x, uint16_t inputs) {
+    return form >> 1 == HWT_NORMALISE_NONE ? 1.0f : hwt_scale(form, hwt_square(x, inputs), inputs);
+}
+
 /* ---- from sums to activity ---------------------------------------------------------------------------------------- */
 
 static float activate(uint8_t activation, float u) {
@@ -140,6 +161,19 @@ static float activate(uint8_t activation, float u) {
     default:
         return u;
     }
+}
+
+float hwt_respond(const hwt_layer_t *layer, float u, float bias) {
+    return activate(layer->activation, (layer->form & 1u) == HWT_ADD ? u + bias : u - bias);
+}
+
+float hwt_layer_pass(const hwt_layer_t *layer, const float *theta, const float *x, uint16_t inputs, float *y) {
+    float scale = scale_of(layer->form, x, inputs);
+    const float *bias = theta + (uint32_t)inputs * layer->outputs;
+    hwt_multiply(y, theta, x, inputs, layer->outputs);
+    for (uint16_t j = 0; j < layer->outputs; j++)
+        y[j] = hwt_respond(layer, scale * y[j], bias[j]);
+    return scale;
 }
 
 static float cost_of(uint8_t cost, const float *y, const float *target, uint16_t outputs) {
@@ -164,14 +198,15 @@ static float cost_of(uint8_t cost, const float *y, const float *target, uint16_t
 }
 
 void hwt_present(const hwt_network_t *network, const float *theta, const float *x, hwt_workspace_t *work) {
-    multiply(work->sums, theta, x, network->inputs, network->layers[0].outputs);
+    hwt_multiply(work->sums, theta, x, network->inputs, network->layers[0].outputs);
+    work->scale = scale_of(network->layers[0].form, x, network->inputs);
     work->gathered = 0;
 }
 
 float hwt_pass(const hwt_network_t *network, const float *theta, const float *x, const float *target,
                const hwt_pattern_t *pattern, float amplitude, hwt_workspace_t *work) {
     const float *input = x, *sums = work->sums;
-    float *y = work->activity, total = work->total; /* of the first layer, if gathered */
+    float *y = work->activity, scale = work->scale, total = work->total; /* of the first layer, if gathered */
     uint16_t inputs = network->inputs, outputs = 0;
     uint32_t first = 0; /* number of the layer's first parameter */
     word_t move = {.value = amplitude};
@@ -181,7 +216,8 @@ float hwt_pass(const hwt_network_t *network, const float *theta, const float *x,
         signs_t signs = {NULL, 0, 0, 0};
         outputs = layer->outputs;
         if (l > 0) {
-            multiply(y, theta + first, input, inputs, outputs);
+            hwt_multiply(y, theta + first, input, inputs, outputs);
+            scale = scale_of(layer->form, input, inputs);
             sums = y;
         }
         if (pattern) {
@@ -196,7 +232,7 @@ float hwt_pass(const hwt_network_t *network, const float *theta, const float *x,
                 u += amplitude * (total - (work->down[j] + work->down[j]));
                 bias += signed_by(move, signs_next(&signs));
             }
-            y[j] = activate(layer->activation, layer->bias == HWT_ADD ? u + bias : u - bias);
+            y[j] = hwt_respond(layer, scale * u, bias);
         }
         input = y;
         inputs = outputs;
@@ -248,6 +284,7 @@ void hwt_update_and_present(const hwt_network_t *network, float *theta, const fl
             down++;
         } while (sum != end);
     } while (--inputs);
+    work->scale = scale_of(network->layers[0].form, x - network->inputs, network->inputs);
     work->total = total;
     work->gathered = 1;
     step_down(theta, (uint32_t)network->inputs * outputs, hwt_size(network), last, weight);
@@ -283,6 +320,83 @@ void hwt_update(float *theta, uint32_t size, const hwt_code_t *code, uint32_t ti
         for (uint8_t i = 0; i < block; i++)
             *theta++ -= sums[i];
     }
+}
+
+/* Two terms of every element of a row at once. They are added to `sums` where those are begun. */
+static void gather_two(float *sums, const float *end, uint8_t begun, const float *errors[2], const float x[2]) {
+    const float *first = errors[0], *second = errors[1];
+    const float one = x[0], other = x[1];
+    if (begun)
+        do
+            *sums = *sums + one * *first++ + other * *second++;
+        while (++sums != end);
+    else
+        do
+            *sums++ = one * *first++ + other * *second++;
+        while (sums != end);
+}
+
+/* hwt_descend for one vector, whose terms need no summing. */
+static void descend_once(float *matrix, const float *x, uint_fast16_t inputs, const float *errors, uint16_t outputs) {
+    const float *const end = errors + outputs;
+    do {
+        const float input = *x++, *error = errors;
+        if (input == 0.0f) {
+            matrix += outputs;
+            continue;
+        }
+        do
+            *matrix++ -= input * *error++;
+        while (error != end);
+    } while (--inputs);
+}
+
+/* Row by row, so that a row of zeros costs nothing but a look at them. The last one or two terms are taken along when the
+ * parameter is written. */
+void hwt_descend(float *matrix, const hwt_vectors_t *x, uint_fast16_t inputs, const float *errors, uint16_t outputs,
+                 float *sums) {
+    const float *const end = sums + outputs;
+    const float *column = x->first;
+    if (x->count == 1) {
+        descend_once(matrix, column, inputs, errors, outputs);
+        return;
+    }
+    do {
+        const float *input = column++, *error = errors, *waiting[2] = {NULL, NULL};
+        float factors[2] = {0.0f, 0.0f}; /* of the errors that wait */
+        uint8_t count = 0, begun = 0;
+        for (uint16_t k = x->count; k; k--, input += x->stride, error += outputs) {
+            if (*input == 0.0f)
+                continue;
+            if (count == 2) {
+                gather_two(sums, end, begun, waiting, factors);
+                begun = 1;
+                count = 0;
+            }
+            waiting[count] = error;
+            factors[count++] = *input;
+        }
+        const float *sum = sums, *first = waiting[0], *second = waiting[1];
+        const float one = factors[0], other = factors[1];
+        if (count == 0)
+            matrix += outputs;
+        else if (count == 1 && !begun)
+            do
+                *matrix++ -= one * *first++;
+            while (++sum != end);
+        else if (count == 1)
+            do
+                *matrix++ -= *sum + one * *first++;
+            while (++sum != end);
+        else if (!begun)
+            do
+                *matrix++ -= one * *first++ + other * *second++;
+            while (++sum != end);
+        else
+            do
+                *matrix++ -= *sum + one * *first++ + other * *second++;
+            while (++sum != end);
+    } while (--inputs);
 }
 
 float hwt_clip(float *theta, uint32_t size, float low, float high) {

@@ -18,14 +18,21 @@ static uint8_t stays_within(const hwt_board_t *board, float reach, float low, fl
     return board->largest + reach <= limit;
 }
 
+void hwt_settle(hwt_board_t *board, float reach, float low, float high) {
+    if (stays_within(board, reach, low, high))
+        board->largest += reach;
+    else
+        board->largest = hwt_clip(board->config->theta, board->size, low, high);
+}
+
 void hwt_apply(hwt_board_t *board, const hwt_code_t *code, uint32_t tick, const hwt_modulations_t *modulations, float low,
                float high, uint8_t clip) {
     float reach = 0.0f;
     for (uint16_t k = 0; k < modulations->count; k++)
         reach += magnitude(hwt_weight(modulations, k));
     hwt_update(board->config->theta, board->size, code, tick, modulations);
-    if (clip && !stays_within(board, reach, low, high))
-        board->largest = hwt_clip(board->config->theta, board->size, low, high);
+    if (clip)
+        hwt_settle(board, reach, low, high);
     else
         board->largest += reach;
 }

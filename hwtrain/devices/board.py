@@ -2,8 +2,8 @@
 
 What the board holds is mirrored here, so that only what changes is sent: parameters that follow from the last ones go
 as a recipe of a few bytes (`Change`), samples stay in the board's store, and a board that trains by itself is asked for
-a checksum of where it has come. A board that restarted gets everything again, and the commands in hand are carried out
-from the start.
+a checksum of where it has come; one that learns by a local rule, for where itself. A board that restarted gets
+everything again, and the commands in hand are carried out from the start.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hwtrain.core import (
     Change,
     Command,
     DeviceSpec,
+    Learn,
     Measure,
     Probes,
     Program,
@@ -35,7 +36,7 @@ from hwtrain.core import (
 )
 from hwtrain.devices import messages
 from hwtrain.devices.link import Link, Restarted
-from hwtrain.devices.messages import Capability, Code, Counters, Identity, Observe, Pattern, Request
+from hwtrain.devices.messages import Capability, Code, Counters, Identity, Normalise, Observe, Pattern, Request, Rule
 from hwtrain.errors import ConfigError, DeviceError, LimitError
 from hwtrain.limits import check
 from hwtrain.perturb import Antithetic, Rademacher, Walsh
@@ -119,6 +120,8 @@ class Board:
                 replies = self._link.exchange(plan.requests, plan.work)
                 readings = tuple(read(replies) for read in plan.readers)
                 if all(agree(replies) for agree in plan.agreements):
+                    for come in plan.outcomes:
+                        come(replies)
                     return readings
                 self._link.disturbances["disagreements"] += 1
                 self._recipes = False
@@ -179,6 +182,7 @@ class Board:
         """Rely on nothing that the board holds, but its network; `theta` is what it is to hold."""
         self._theta = theta
         self._held: Floats | None = None  # parameters on the board, where they are known
+        self._classes: Floats | None = None  # and class matrices behind them
         self._own = False  # has the board changed them by itself since?
         self._crc: int | None = None  # of what they are then
         self._changes: list[Change] = []  # and how they became so
@@ -204,6 +208,8 @@ class Board:
                 self._measure(plan, command)
             case Train():
                 self._train(plan, command)
+            case Learn():
+                self._learn(plan, command)
 
     def _program(self, plan: _Plan, command: Program) -> None:
         """Nothing, a recipe, or all parameters: the least that brings the board to theta."""
@@ -227,6 +233,7 @@ class Board:
                 if self._changed % VERIFY == 1:
                     self._verify(plan, theta)
         self._held = self._theta = theta
+        plan.outcomes.clear()  # whatever the board came to by itself before, this it holds now
 
     def _recipe(self, change: Change, held: Floats, theta: Floats) -> Request | None:
         """The change as the board is told of it, if it can be told, and leads from what it holds to theta."""
@@ -240,14 +247,26 @@ class Board:
             code, change.probes.first, change.rate, change.modulation.astype(np.float32), float(low), float(high)
         )
 
-    def _write(self, plan: _Plan, theta: Floats) -> None:
-        self._link.traffic["full writes"] += 1
-        for at in range(0, theta.size, self._room.floats_in):
-            plan.ask(messages.Write(at, theta[at : at + self._room.floats_in]))
+    def _write(self, plan: _Plan, values: Floats, first: int = 0) -> None:
+        self._link.traffic["full writes"] += first == 0
+        for at in range(0, values.size, self._room.floats_in):
+            plan.ask(messages.Write(first + at, values[at : at + self._room.floats_in]))
 
     def _verify(self, plan: _Plan, theta: Floats) -> None:
         index, crc = plan.ask(messages.Digest(), 8.0 * theta.size), _crc(theta)
         plan.agreements.append(lambda replies: messages.Digest.unpack(replies[index]) == (theta.size, crc))
+
+    def _read(self, plan: _Plan, count: int) -> Callable[[Sequence[bytes]], Floats]:
+        """Ask for the first `count` floats, and whether they are those: how to read the replies."""
+        most = self._room.floats_out
+        parts = [plan.ask(messages.Read(at, min(most, count - at))) for at in range(0, count, most)]
+        last = plan.ask(messages.Digest(count), 8.0 * count)
+
+        def read(replies: Sequence[bytes]) -> Floats:
+            return np.frombuffer(b"".join(replies[part] for part in parts), messages.FLOAT).astype(np.float32)
+
+        plan.agreements.append(lambda replies: messages.Digest.unpack(replies[last]) == (count, _crc(read(replies))))
+        return read
 
     def _measure(self, plan: _Plan, command: Measure) -> None:
         probes, theta = command.probes, self._theta
@@ -257,6 +276,11 @@ class Board:
         if probes is None or code is not None:
             plan.readers.append(self._ask(plan, rows, shape, probes, code, command.observe))
             return
+        if plan.outcomes:
+            raise LimitError(
+                f"{self._spec.name!r} cannot make {type(probes.perturbation).__name__} perturbations by itself, and "
+                "which parameters it will have come to is not known yet. Measure in the next step. Nothing was sent."
+            )
         readers = []  # a perturbation that the board cannot make from its name: it is programmed
         for delta in probes.dense(self._spec.size):
             self._write(plan, (theta + delta).astype(np.float32))
@@ -389,12 +413,69 @@ class Board:
 
         def read(replies: Sequence[bytes]) -> Reading:
             traces = [messages.Train.unpack(replies[piece]) for piece in pieces]
-            _, self._crc = messages.Digest.unpack(replies[last])
             baseline, modulation = (np.concatenate([trace[which] for trace in traces]) for which in (0, 1))
-            self._changes += block.changes(modulation)
             return Reading(baseline=baseline, modulation=modulation)
 
+        def come(replies: Sequence[bytes]) -> None:
+            _, self._crc = messages.Digest.unpack(replies[last])
+            modulation = read(replies).modulation
+            assert modulation is not None
+            self._changes += block.changes(modulation)
+
         plan.readers.append(read)
+        plan.outcomes.append(come)
+
+    def _learn(self, plan: _Plan, block: Learn) -> None:
+        """As many requests as the board's memory makes of the block; then all that it has become is read."""
+        room, rule = self._room, Rule[block.rule.upper()]
+        wrong = _wrong_labels(self._spec, block) if rule is not Rule.MONO_FORWARD else None
+        _check_learn(self.identity, room, self._network, block)
+        rows = _rows(self._spec, block.sample).reshape(-1, block.batch, room.values)
+        with np.errstate(over="ignore"):  # refused below
+            size, classes = self._network.size, None if block.local is None else block.local.astype(np.float32)
+        if rule is Rule.MONO_FORWARD and classes is not None and classes.size:
+            if not np.isfinite(classes).all():
+                raise LimitError("a class matrix is too large for single precision. Nothing was sent.")
+            if self._classes is None or not _same_bits(self._classes, classes):
+                self._write(plan, classes, size)
+        most = room.updates(block.batch, labels=wrong is not None)
+        low, high = inside(block.low, block.high)
+        pieces: list[int] = []
+        for at in range(0, block.updates, most):
+            part = slice(at, min(at + most, block.updates))
+            request = messages.Learn(
+                rule,
+                block.batch,
+                [self._present(plan, batch) for batch in rows[part]],
+                block.rate,
+                block.readout_rate,
+                float(low),
+                float(high),
+                block.scale,
+                messages.Goodness.MEAN if block.mean else messages.Goodness.SUM,
+                b"" if wrong is None else wrong[part].tobytes(),
+            )
+            passes = 6 if wrong is not None else 3
+            pieces.append(plan.ask(request, float(len(request.slots) * block.batch * passes * size)))
+        now = self._read(plan, size + (0 if classes is None else classes.size))
+        self._held, self._own, self._crc = None, True, None
+        if rule is Rule.MONO_FORWARD:
+            self._classes = None
+
+        def read(replies: Sequence[bytes]) -> Reading:
+            floats = now(replies)
+            costs = np.concatenate([messages.Learn.unpack(replies[piece]) for piece in pieces])
+            return Reading(cost=costs, theta=floats[:size], local=None if classes is None else floats[size:])
+
+        def come(replies: Sequence[bytes]) -> None:
+            floats = now(replies)
+            self._held = self._theta = floats[:size]
+            self._own, self._crc, self._changes = False, None, []
+            if rule is Rule.MONO_FORWARD:
+                self._classes = floats[size:]
+
+        plan.readers.append(read)
+        plan.outcomes.append(come)
 
 
 class _Plan:
@@ -405,6 +486,7 @@ class _Plan:
         self.work: list[float] = []
         self.readers: list[Callable[[Sequence[bytes]], Reading]] = []
         self.agreements: list[Callable[[Sequence[bytes]], bool]] = []
+        self.outcomes: list[Callable[[Sequence[bytes]], None]] = []  # what the board will have done by itself
 
     def ask(self, request: Request, work: float = 0.0) -> int:
         """Add a request of so many multiply-and-adds; the number of its reply."""
@@ -472,6 +554,7 @@ class _Room:
     floats_out: int  # floats in one reply
     modulations: int  # in one recipe
     ticks: int  # of training in one request and reply
+    request: int  # bytes of payload
 
     def __init__(self, identity: Identity, network: messages.Network) -> None:
         put = object.__setattr__
@@ -485,6 +568,11 @@ class _Room:
         put(self, "floats_out", reply // 4)
         put(self, "modulations", (request - 24) // 4)
         put(self, "ticks", min(reply // 8, (request - 36) // 2))
+        put(self, "request", request)
+
+    def updates(self, batch: int, labels: bool) -> int:
+        """Of a local rule in one request, from batches of so many samples that are in the store at once."""
+        return min(self.slots // batch, self.floats_out, (self.request - 28) // (2 + batch * labels))
 
 
 _COSTS = {costs.MeanSquaredError: messages.Cost.MEAN_SQUARED_ERROR, costs.CrossEntropy: messages.Cost.CROSS_ENTROPY}
@@ -501,9 +589,8 @@ def _network(network: Network, cost: costs.Cost, low: float, high: float) -> mes
                 f"network: boards compute dense layers; layer {number} is {layer.kind!r}. Choose network=mlp."
             )
         activation, bias = messages.Activation[layer.activation.upper()], messages.Bias[layer.bias.upper()]
-        if layer.normalise != "none":
-            raise ConfigError(f"network.normalise: boards compute normalise=none, not {layer.normalise}")
-        layers.append(messages.DenseLayer(math.prod(layer.outputs), activation, bias))
+        normalise = Normalise[layer.normalise.upper()]
+        layers.append(messages.DenseLayer(math.prod(layer.outputs), activation, bias, normalise))
     return messages.Network(network.inputs, tuple(layers), _COSTS[type(cost)], low, high)
 
 
@@ -529,6 +616,8 @@ def _spec(identity: Identity, network: Network, wanted: messages.Network, room: 
     can = Can.COST | Can.OUTPUT | Can.PROBE
     can |= Can.ACTIVITY if room.nodes < room.floats_out else Can(0)
     can |= Can.TRAIN if Capability.TRAIN in identity.can else Can(0)
+    if Capability.LEARN in identity.can and len(network.layers) > 1 and network.layers[-1].activation == "linear":
+        can |= Can.LEARN
     return DeviceSpec(
         name=identity.name,
         inputs=network.inputs,
@@ -540,6 +629,56 @@ def _spec(identity: Identity, network: Network, wanted: messages.Network, room: 
         layers=network.layers,
         precision="single",
     )
+
+
+def _check_learn(identity: Identity, room: _Room, network: messages.Network, block: Learn) -> None:
+    """Refuse a block of local learning that the network does not allow or the board has no room for."""
+    who, mono, outputs = repr(identity.name), block.rule == "mono_forward", room.outputs
+    if mono and network.layers[-1].normalise is not Normalise.NONE:
+        raise LimitError(
+            f"{who} learns by Mono-Forward where the last layer takes its inputs as they are; "
+            "network.normalise is set for it. Set network.normalise=none, or algo.on_device=false. Nothing was sent."
+        )
+    if not mono and network.inputs <= outputs:
+        raise LimitError(
+            f"forward-forward shows the label in the first {outputs} inputs, and {who} needs others beside; the "
+            f"network has {network.inputs}. Nothing was sent."
+        )
+    classes = network.classes_size if mono else 0
+    if classes != (0 if block.local is None else block.local.size):
+        raise LimitError(
+            f"class matrices of {0 if block.local is None else block.local.size} numbers; this network's have "
+            f"{classes} for this rule. Nothing was sent."
+        )
+    widths = [layer.outputs for layer in network.layers]
+    versions, contrasts = (1, 1) if mono else (3, 2)
+    pairs = zip([0, *widths], widths[:-1], strict=False)
+    vectors = max(versions * (before + own) + contrasts * own for before, own in pairs) + contrasts * widths[-1]
+    needed = (
+        ("floats of intermediate results", 2 * max(widths) + block.batch * vectors, identity.work),
+        ("parameters with its class matrices", network.size + classes, identity.parameters),
+        ("stored samples", block.batch, room.slots),
+        ("bytes in a request", 30 + block.batch * (not mono), room.request),
+    )
+    for what, count, most in needed:
+        if count > most:
+            raise LimitError(
+                f"learning by itself from batches of {block.batch} takes {count} {what}; {who} has room for {most}. "
+                "Choose a smaller task.batch or network (network.sizes=[...]), or algo.on_device=false. "
+                "Nothing was sent."
+            )
+
+
+def _wrong_labels(spec: DeviceSpec, block: Learn) -> NDArray[np.uint8]:
+    """Wrong labels as a board is told of them, (updates, batch)."""
+    samples = block.sample.x.shape[-2]
+    wrong = np.zeros(0) if block.wrong is None else np.asarray(block.wrong)
+    if wrong.size != samples or not ((wrong >= 0) & (wrong < spec.outputs)).all():
+        raise LimitError(
+            f"forward-forward shows {spec.name!r} one wrong label of 0 to {spec.outputs - 1} for each of {samples} "
+            "samples; it was given others. Nothing was sent."
+        )
+    return wrong.astype(np.uint8).reshape(-1, block.batch)
 
 
 def _code(probes: Probes, size: int) -> Code | None:

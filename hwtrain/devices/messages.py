@@ -43,6 +43,7 @@ class Kind(IntEnum):
     WATCHDOG = 0x19
     COUNTERS = 0x1A
     RESET = 0x1B
+    LEARN = 0x1C
 
 
 class Status(IntEnum):
@@ -89,6 +90,14 @@ class Bias(IntEnum):
     SUBTRACT = 1
 
 
+class Normalise(IntEnum):
+    """What a layer does to the length of its inputs; names as in `hwtrain.core.Layer`."""
+
+    NONE = 0
+    L2 = 1
+    RMS = 2
+
+
 class Cost(IntEnum):
     """What the board minimises."""
 
@@ -123,6 +132,21 @@ class Baseline(IntEnum):
     FRESH = 2
 
 
+class Rule(IntEnum):
+    """By which a board learns layer by layer; names as in `hwtrain.core.Learn`."""
+
+    FORWARD_FORWARD = 0
+    SYMBA = 1
+    MONO_FORWARD = 2
+
+
+class Goodness(IntEnum):
+    """Of the squared activities of a layer."""
+
+    SUM = 0
+    MEAN = 1
+
+
 class Capability(IntFlag):
     """What the board's firmware offers."""
 
@@ -133,6 +157,7 @@ class Capability(IntFlag):
     UPDATE = 16
     TRAIN = 32
     RESET = 64
+    LEARN = 128
 
 
 def _expect(kind: Kind, payload: bytes, size: int) -> None:
@@ -201,6 +226,12 @@ class DenseLayer:
     outputs: int
     activation: Activation = Activation.SIGMOID
     bias: Bias = Bias.ADD
+    normalise: Normalise = Normalise.NONE
+
+    @property
+    def form(self) -> int:
+        """Bias and normalisation in one byte, as on the wire."""
+        return self.bias | self.normalise << 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +255,7 @@ class Network:
     def pack(self) -> bytes:
         """The payload."""
         head = struct.pack("<BBHff", self.cost, len(self.layers), self.inputs, self.low, self.high)
-        return head + b"".join(struct.pack("<HBB", each.outputs, each.activation, each.bias) for each in self.layers)
+        return head + b"".join(struct.pack("<HBB", each.outputs, each.activation, each.form) for each in self.layers)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Network:
@@ -237,7 +268,9 @@ class Network:
         cost, _, inputs, low, high = struct.unpack_from("<BBHff", payload)
         parts = struct.iter_unpack("<HBB", payload[12:])
         try:
-            layers = tuple(DenseLayer(outputs, Activation(f), Bias(b)) for outputs, f, b in parts)
+            layers = tuple(
+                DenseLayer(outputs, Activation(f), Bias(form & 1), Normalise(form >> 1)) for outputs, f, form in parts
+            )
             return cls(inputs, layers, Cost(cost), low, high)
         except ValueError as error:
             raise ProtocolError(f"{cls.kind.name}: {error}: {payload[:32].hex(' ')}") from error
@@ -248,10 +281,15 @@ class Network:
         widths = [self.inputs, *(layer.outputs for layer in self.layers)]
         return sum((n + 1) * m for n, m in pairwise(widths))
 
+    @property
+    def classes_size(self) -> int:
+        """Floats of Mono-Forward's class matrices, which stand behind the parameters."""
+        return self.layers[-1].outputs * sum(layer.outputs for layer in self.layers[:-2])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Write:
-    """Set parameters from number `offset` on, all of them or, if one is not allowed, none."""
+    """Set parameters, and class matrices behind them, from number `offset` on: all or, if one is not allowed, none."""
 
     offset: int
     values: Floats
@@ -277,13 +315,18 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Report number and CRC-32 of all parameters, as their bytes would cross the wire."""
+    """Report number and CRC-32 of all parameters, as their bytes would cross the wire.
 
+    Args:
+        count: how many, from the first on, class matrices behind the parameters included; None is all parameters.
+    """
+
+    count: int | None = None
     kind: ClassVar[Kind] = Kind.DIGEST
 
     def pack(self) -> bytes:
         """The payload."""
-        return b""
+        return b"" if self.count is None else struct.pack("<I", self.count)
 
     @staticmethod
     def unpack(payload: bytes) -> tuple[int, int]:
@@ -442,6 +485,55 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """Run updates of a local learning rule on the board.
+
+    Args:
+        rule: which.
+        batch: samples of an update.
+        slots: first stored sample of each update.
+        rate: of the hidden layers.
+        readout_rate: of the last layer.
+        low: parameters are limited to these after every update.
+        high: see `low`.
+        scale: theta of forward-forward, alpha of SymBa.
+        goodness: sum or mean.
+        wrong: a wrong label for every sample of every update, but for Mono-Forward.
+    """
+
+    rule: Rule
+    batch: int
+    slots: Sequence[int]
+    rate: float
+    readout_rate: float
+    low: float = -np.inf
+    high: float = np.inf
+    scale: float = 0.0
+    goodness: Goodness = Goodness.SUM
+    wrong: bytes = b""
+    kind: ClassVar[Kind] = Kind.LEARN
+
+    def pack(self) -> bytes:
+        """The payload."""
+        head = struct.pack(
+            f"<BBHHHfffff{len(self.slots)}H",
+            self.rule, self.goodness, self.batch, len(self.slots), 0,
+            self.rate, self.readout_rate, self.scale, self.low, self.high, *self.slots,
+        )  # fmt: skip
+        return head + self.wrong
+
+    @staticmethod
+    def unpack(payload: bytes) -> Floats:
+        """Cost of every update, (k,).
+
+        Raises:
+            ProtocolError: not a whole number of costs.
+        """
+        _expect(Kind.LEARN, payload, len(payload) // 4 * 4)
+        return np.frombuffer(payload, FLOAT)
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """Make everything the board drives safe."""
 
@@ -501,6 +593,7 @@ Request = (
     | Probe
     | Update
     | Train
+    | Learn
     | Rest
     | Watchdog
     | GetCounters

@@ -36,6 +36,7 @@ NAP = 0.01  # seconds; ticks of SysTick that an idle board has slept through are
 BURST = 256  # bytes received at one awakening; less than any port's ring holds
 
 _FLASH, _FLASH_SIZE, _RAM, _RAM_SIZE = 0x08000000, 1 << 20, 0x20000000, 128 << 10
+_CCM, _CCM_SIZE = 0x10000000, 64 << 10  # core-coupled memory
 _PERIPHERALS, _PERIPHERALS_SIZE = 0x40000000, 0x80000
 _SYSTEM, _SYSTEM_SIZE = 0xE000E000, 0x1000
 _USART2_SR, _USART2_DR, _USART2_CR1 = 0x40004400, 0x40004404, 0x4000440C
@@ -107,6 +108,7 @@ class Board:
         self.cpu.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_M4)
         self.cpu.mem_map(_FLASH, _FLASH_SIZE, UC_PROT_READ | UC_PROT_EXEC)
         self.cpu.mem_map(_RAM, _RAM_SIZE)
+        self.cpu.mem_map(_CCM, _CCM_SIZE)
         for base, size in ((_PERIPHERALS, _PERIPHERALS_SIZE), (_SYSTEM, _SYSTEM_SIZE)):
             self.cpu.mmio_map(base, size, self._load, base, self._store, base)
         self.cpu.hook_add(UC_HOOK_INTR, self._interrupt)
@@ -123,6 +125,7 @@ class Board:
         self.alive = True
         self.cpu.context_restore(self._fresh)
         self.cpu.mem_write(_RAM, bytes(_RAM_SIZE))
+        self.cpu.mem_write(_CCM, bytes(_CCM_SIZE))
         stack, start = struct.unpack("<II", self.cpu.mem_read(_FLASH, 8))
         self.cpu.reg_write(UC_ARM_REG_SP, stack)
         self._run(start)

@@ -149,7 +149,7 @@ def build(board: str, route: str, source: Path, out: Path) -> dict[str, int]:
     out.mkdir(parents=True, exist_ok=True)
     if route == "pip":
         return _build_with_zig(board, source, out)
-    said = _run(board, ["make", "-s", f"-j{os.cpu_count()}", f"BOARD={board}", f"OUT={out}"], source)
+    said = _run(board, ["make", "-s", f"-j{os.cpu_count()}", f"BOARD={board}", f"OUT={out}", *_settings(board)], source)
     if board.startswith("atmega"):
         simavr = _header(_SIMAVR)
         assert simavr is not None
@@ -166,7 +166,8 @@ def _build_with_zig(board: str, source: Path, out: Path) -> dict[str, int]:
     if board == "stm32f405":
         script = out / "link.ld"  # zig's linker takes sizes from a script alone
         script.write_text(
-            "FLASH = 0x08000000; FLASH_SIZE = 1M; RAM = 0x20000000; RAM_SIZE = 128K;\nINCLUDE ports/bare/link.ld\n"
+            "FLASH = 0x08000000; FLASH_SIZE = 1M; RAM = 0x20000000; RAM_SIZE = 128K; MORE = 0x10000000; "
+            "MORE_SIZE = 64K;\nINCLUDE ports/bare/link.ld\n"
         )
         flags += ["-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-ffreestanding"]
         flags += ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
@@ -183,6 +184,15 @@ def _build_with_zig(board: str, source: Path, out: Path) -> dict[str, int]:
         "flash": sum(len(segment.data) for segment in loaded),
         "ram": sum(segment.size for segment in loaded if segment.writable),
     }
+
+
+def _settings(board: str) -> list[str]:
+    """Variables for make: before 8.0, QEMU had the STM32F405's core-coupled memory behind the other."""
+    if board != "stm32f405" or not _is_there("qemu-system-arm"):
+        return []
+    said = subprocess.run(["qemu-system-arm", "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"version (\d+)", said)
+    return ["CCM=0x20020000"] if version and int(version[1]) < 8 else []
 
 
 def _run(board: str, command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None) -> str:
@@ -208,6 +218,7 @@ def _digest(board: str, route: str, source: Path) -> str:
     else:
         command = next(need for need in _SYSTEM[board] if need.endswith("gcc"))
         compiler = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
+        compiler += " ".join(_settings(board))
     digest = hashlib.sha256(f"{route} {sys.platform} {platform.machine()} {compiler}".encode())
     files = {path.relative_to(source): path for part in _PARTS for path in sorted(source.glob(part)) if path.is_file()}
     for name, path in [*files.items(), ("", Path(__file__))]:  # this file says how zig is called

@@ -3,30 +3,39 @@
 import json
 import subprocess
 import zlib
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mgd import MGD
-from hwtrain.core import Can, Measure, Probes, Program, Sample
-from hwtrain.costs import MeanSquaredError
+from hwtrain.algorithms.mono_forward import MonoForward
+from hwtrain.core import Can, Learn, Measure, Probes, Program, Sample, Train
+from hwtrain.costs import CrossEntropy, MeanSquaredError
+from hwtrain.devices import messages
 from hwtrain.devices.board import Board
 from hwtrain.devices.emulated import Emulated
 from hwtrain.devices.link import Link, PortLost
+from hwtrain.devices.messages import Rule
 from hwtrain.devices.serial import Opener
 from hwtrain.devices.simulated import Simulated
 from hwtrain.devices.wrappers import FAULTS, Faulty
 from hwtrain.emulators import BOARDS, Emulator
-from hwtrain.errors import ConfigError, LimitError
+from hwtrain.errors import CapabilityError, ConfigError, LimitError
+from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher, Sinusoid, Walsh
 from hwtrain.recorder import InMemory
 from hwtrain.sim.networks import mlp
+from hwtrain.start import Fan
 from hwtrain.tasks.letters import letters7x7
 from hwtrain.tasks.parity import parity
 from hwtrain.trainer import Budget, Trainer
 from tests.emulators.conftest import needs
+from tests.firmware import reference
 from tests.firmware.reference import Chip
 from tests.processes import command, killed_ten_times
 
@@ -69,10 +78,11 @@ def wanted():
     }
 
 
-@pytest.fixture(scope="module")
-def board():
+@pytest.fixture(scope="module", params=["none", "rms"])
+def board(request):
     needs("host")
-    board = Emulated("host", mlp([3, 4, 2]), MeanSquaredError(), low=-4, high=4)
+    board = Emulated("host", mlp([3, 4, 2], normalise=request.param), MeanSquaredError(), low=-4, high=4)
+    board.network = mlp([3, 4, 2], normalise=request.param)
     yield board
     board.close()
 
@@ -183,7 +193,7 @@ class TestAgainstTheSimulator:
         st.lists(st.tuples(st.sampled_from("pmbo"), st.integers(0, 2**16), st.integers(1, 5)), min_size=1, max_size=8)
     )
     def test_random_commands(self, board, steps):
-        simulated = Simulated(mlp([3, 4, 2]), MeanSquaredError(), low=-4, high=4)
+        simulated = Simulated(board.network, MeanSquaredError(), low=-4, high=4)
         commands = [Program(np.zeros(simulated.spec.size))]
         for kind, seed, count in steps:
             random = np.random.default_rng(seed)
@@ -207,7 +217,324 @@ class TestAgainstTheSimulator:
                 np.testing.assert_allclose(layer, wanted, atol=2e-6)
 
 
+RULES = ["forward_forward", "symba", "mono_forward"]
+
+
+def locally(rule, sizes=(9, 6, 5, 3)):
+    """A network that the rule applies to."""
+    return mlp(list(sizes), "relu", "linear", normalise="none" if rule == "mono_forward" else "rms")
+
+
+def block_of(rule, updates, batch=2, seed=3, number=0, **others):
+    """A block of local learning on 9-6-5-3: samples, wrong labels and class matrices from random numbers."""
+    random = np.random.default_rng([seed, number])
+    count = updates * batch
+    labels = random.integers(0, 3, count)
+    sample = Sample(random.uniform(0, 1, (1, count, 9)), np.eye(3)[labels][None])
+    wrong = None if rule == "mono_forward" else ((labels + random.integers(1, 3, count)) % 3)[None].astype(np.uint8)
+    local = np.random.default_rng(seed).normal(0, 0.5, 18) if rule == "mono_forward" else None
+    settings = {"rate": 0.1, "readout_rate": 0.05, "low": -9, "high": 9, "scale": 1.5, "wrong": wrong, "local": local}
+    return Learn(rule, sample, batch, **settings | others)
+
+
+def start_of(spec, seed=4):
+    return np.random.default_rng(seed).normal(0, 0.5, spec.size).astype(np.float32)
+
+
+def learnt(device, rule, blocks=3, updates=40):
+    """What some blocks make of the parameters and class matrices, and what they cost."""
+    theta, costs, local = start_of(device.spec), [], {}
+    for number in range(blocks):
+        (reading,) = device.execute([Program(theta), block_of(rule, updates, number=number, **local)])
+        theta, local = reading.theta, {} if reading.local is None else {"local": reading.local}
+        costs.append(reading.cost)
+    return theta, local.get("local", np.zeros(0)), np.concatenate(costs)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def learnt_in_numpy():
+    """The same in float32, by rule."""
+    wanted = {}
+    for rule in RULES:
+        network = messages_of(locally(rule))
+        board = reference.Board(network, start_of(locally(rule)), np.zeros((1, 12), np.float32))
+        costs = []
+        for number in range(3):
+            block = block_of(rule, 40, number=number)
+            if number == 0 and block.local is not None:
+                board.classes = block.local.astype(np.float32)
+            rows = (array.reshape(80, -1) for array in (block.sample.x, block.sample.target))
+            board.samples = np.concatenate(list(rows), axis=1).astype(np.float32)
+            slots = tuple(range(0, 80, 2))
+            wrong = b"" if block.wrong is None else block.wrong.tobytes()
+            costs.append(board.learn(messages.Learn(Rule[rule.upper()], 2, slots, 0.1, 0.05, -9, 9, 1.5, wrong=wrong)))
+        wanted[rule] = board.theta, board.classes, np.concatenate(costs)
+    return wanted
+
+
+def messages_of(network):
+    layers = [
+        messages.DenseLayer(
+            layer.outputs[0], messages.Activation[layer.activation.upper()],
+            normalise=messages.Normalise[layer.normalise.upper()],
+        )
+        for layer in network.layers
+    ]  # fmt: skip
+    return messages.Network(network.inputs, tuple(layers), messages.Cost.CROSS_ENTROPY, -9, 9)
+
+
+class TestLocalLearning:
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("name", [*(board for board in BOARDS if board != "atmega328p"), "stm32f405-pip"])
+    def test_every_board_ends_where_numpy_does(self, name, rule, learnt_in_numpy):
+        """However small its memory makes the requests."""
+        board, _, route = name.partition("-")
+        needs(board, route or "auto")
+        device = Emulated(board, locally(rule), CrossEntropy(), route or "auto", low=-9, high=9)
+        assert same(learnt(device, rule), learnt_in_numpy[rule])
+        assert not {"restarts", "disagreements"} & set(device.counts()["disturbances"])
+        device.close()
+
+    @pytest.mark.parametrize("route", ["system", "pip"])
+    def test_digits_in_batches_of_eight_fit_an_stm32f405(self, route):
+        """784-30-10, in both of its memories."""
+        needs("host")
+        needs("stm32f405", route)
+        random = np.random.default_rng(1)
+        x = random.integers(0, 256, (1, 16, 784)) / 255 * (random.uniform(0, 1, (1, 16, 784)) < 0.2)
+        labels = random.integers(0, 10, 16)
+        wrong = ((labels + 1) % 10).astype(np.uint8)[None]
+        block = Learn("symba", Sample(x, np.eye(10)[labels][None]), 8, 0.05, 0.05, -9, 9, 4.0, wrong=wrong)
+        thetas = []
+        for board, way in (("stm32f405", route), ("host", "auto")):
+            network = mlp([784, 30, 10], "relu", "linear", normalise="rms")
+            device = Emulated(board, network, CrossEntropy(), way, low=-9, high=9)
+            theta = (0.05 * start_of(device.spec)).astype(np.float32)
+            (reading,) = device.execute([Program(theta), block])
+            thetas.append(reading.theta)
+            device.close()
+        assert np.array_equal(*thetas)
+        assert (thetas[0] != theta).mean() > 0.5
+
+    @pytest.fixture(params=RULES)
+    def pupil(self, request):
+        needs("host")
+        device = Emulated("host", locally(request.param), CrossEntropy(), low=-9, high=9)
+        device.rule = request.param
+        yield device
+        device.close()
+
+    def test_what_is_held_is_not_sent_again(self, pupil):
+        theta, local, _ = learnt(pupil, pupil.rule)
+        before = dict(pupil.counts()["traffic"])
+        pupil.execute([Program(theta)])
+        pupil.execute([Program(theta.astype(np.float64))])
+        assert pupil.counts()["traffic"] == before
+        block = block_of(pupil.rule, 1, number=2, **{"local": local} if local.size else {})
+        (reading,) = pupil.execute([Program(theta), block])
+        after = pupil.counts()["traffic"]
+        assert after["full writes"] == 1
+        labels = 2 if pupil.rule != "mono_forward" else 0
+        # two samples, LEARN, READ, DIGEST, each in a frame that begins with a zero
+        assert after["bytes sent"] - before["bytes sent"] <= 2 * (56 + 16) + (30 + labels + 15) + (6 + 15) + (4 + 15)
+        assert reading.theta.dtype == np.float32
+
+    def test_the_reading_is_what_the_board_holds(self, pupil):
+        theta, _, _ = learnt(pupil, pupil.rule)
+        sample = block_of(pupil.rule, 3).sample
+        one, other = pupil.execute([Measure(sample, observe=Can.ACTIVITY), Program(theta), Measure(sample)])
+        simulated = Simulated(locally(pupil.rule), CrossEntropy(), low=-9, high=9)
+        *_, wanted = simulated.execute([Program(theta.astype(float)), Measure(sample)])
+        assert np.allclose(other.cost, wanted.cost, atol=1e-5)
+        assert one.activity[0].shape == (1, 1, 6, 6)
+
+    def test_in_any_company(self, pupil):
+        """Blocks, ticks and parameters in one list end as they do one by one."""
+        sample = block_of(pupil.rule, 1).sample
+        code = Probes(Rademacher(amplitude=0.05), np.asarray(3, np.uint32), 0, 2)
+        ticks = Train(sample, code, 1, 1, 1, "shared", 0.5, -8, 8)
+        block, again = block_of(pupil.rule, 5), block_of(pupil.rule, 5, number=1)
+        theta = start_of(pupil.spec)
+        for commands in (
+            [block, again, Measure(sample)],
+            [block, ticks, Measure(sample)],
+            [ticks, block, Measure(sample)],
+            [block, Program(theta + 1), Measure(sample)],
+            [ticks, Program(theta + 1), Measure(sample)],
+            [block, Program(theta + 1), block, Measure(sample)],
+        ):
+            together = pupil.execute([Program(theta), *commands])
+            held = pupil.execute([Measure(sample)])[0].cost
+            pupil.execute([Program(theta)])
+            alone = [reading for command in commands for reading in pupil.execute([command])]
+            assert together == tuple(alone)
+            assert np.array_equal(held, alone[-1].cost)
+
+    def test_a_perturbation_that_boards_cannot_make_waits_for_the_next_step(self, pupil):
+        tones = Measure(block_of(pupil.rule, 1).sample, Probes(Sinusoid(amplitude=0.1), np.asarray(3, np.uint32), 0, 2))
+        theta = start_of(pupil.spec)
+        with pytest.raises(LimitError, match="in the next step"):
+            pupil.execute([Program(theta), block_of(pupil.rule, 1), tones])
+        pupil.execute([Program(theta), block_of(pupil.rule, 1)])
+        (reading,) = pupil.execute([tones])
+        assert reading.cost.shape == (2,)
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_as_its_algorithm_does_with_the_host_in_the_loop(self, rule):
+        needs("host")
+        settings = {"eta": 0.02, "optimizer": Descent(), "start": Fan()}
+        if rule == "mono_forward":
+            make = partial(MonoForward, **settings)
+        else:
+            loss = "threshold" if rule == "forward_forward" else "symba"
+            make = partial(ForwardForward, loss=loss, readout="softmax", readout_eta=0.1, **settings)
+        thetas = []
+        for algorithm in (make(), make(on_device=True, block=12)):
+            device = Emulated("host", locally(rule, (49, 8, 8, 4)), CrossEntropy(), low=-9, high=9)
+            thetas.append(trained(device, algorithm, letters7x7(4), 48).theta)
+            device.close()
+        assert np.allclose(*thetas, rtol=0, atol=2e-5)
+        assert not np.array_equal(thetas[0], start_of(device.spec))
+
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("moment", ["read", "write", "wait"])
+    def test_unplugged(self, rule, moment, learnt_in_numpy):
+        needs("host")
+        emulator = Emulator("host")
+        port = Scripted(lambda: emulator.url, moment, 20)
+        device = Board(Link(port, "twin"), locally(rule), CrossEntropy(), -9, 9)
+        assert same(learnt(device, rule), learnt_in_numpy[rule])
+        assert device.counts()["disturbances"]["lost ports"] == 1
+        device.close()
+        emulator.stop()
+
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("board", ["host", "stm32f405", "atmega2560"])
+    def test_a_board_that_restarts_in_the_middle(self, rule, board, learnt_in_numpy):
+        needs(board)
+        emulator = Emulator(board)
+        port = Restarting(emulator)
+        device = Board(Link(port, board), locally(rule), CrossEntropy(), -9, 9)
+        device.counters()
+        port.left = 5
+        assert same(learnt(device, rule), learnt_in_numpy[rule])
+        assert len(port.restarts) == 3
+        assert 1 <= device.counts()["disturbances"]["restarts"] <= 3
+        device.close()
+        emulator.stop()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("rule", RULES)
+    def test_three_hundred_faults(self, rule):
+        needs("host")
+        results = []
+        for limit in (0, 300):
+            emulator = Emulator("host")
+            faults = Faulty(
+                lambda emulator=emulator: Opener(emulator.url)(),
+                seed=7,
+                rates={name: 0.002 if name == "reset" else 0.02 for name in FAULTS},
+                limit=limit,
+                reset=emulator.restart,
+                stall=lambda stop, emulator=emulator: emulator.pause() if stop else emulator.resume(),
+            )
+            device = Board(Link(faults, "twin", timeout=0.2), locally(rule), CrossEntropy(), -9, 9)
+            results.append(learnt(device, rule, blocks=60, updates=20))
+            device.close()
+            emulator.stop()
+        assert same(*results)
+        assert sum(faults.counts.values()) == 300
+
+    def test_a_board_that_disagrees_is_asked_again(self, pupil, monkeypatch):
+        """What is read is held against a checksum of the board's own."""
+        wanted = learnt(pupil, pupil.rule, blocks=1)
+        exchange, spoilt = pupil._link.exchange, []
+
+        def spoil(requests, work):
+            replies = exchange(requests, work)
+            if not spoilt and isinstance(requests[-1], messages.Digest):
+                spoilt.append(True)
+                replies[-2] = bytes(len(replies[-2]))  # the last parameters
+            return replies
+
+        monkeypatch.setattr(pupil._link, "exchange", spoil)
+        assert same(learnt(pupil, pupil.rule, blocks=1), wanted)
+        assert spoilt
+        assert pupil.counts()["disturbances"] == {"disagreements": 1}
+
+
 class TestRefusals:
+    def test_local_rules_where_the_network_allows_them(self):
+        needs("host")
+        for network in (mlp([9, 6, 3]), mlp([9, 3], output="linear")):
+            device = Emulated("host", network, CrossEntropy())
+            assert Can.LEARN not in device.spec.can
+            device.close()
+
+    @pytest.mark.parametrize(
+        ("rule", "network", "change", "message"),
+        [
+            ("mono_forward", locally("symba"), {}, "the last layer takes its inputs as they are.*normalise=none"),
+            ("symba", locally("symba", (3, 6, 5, 3)), {}, "label in the first 3 inputs.*the network has 3"),
+            ("symba", locally("symba"), {"wrong": None}, "one wrong label of 0 to 2 for each of 4 samples"),
+            ("symba", locally("symba"), {"wrong": np.full((1, 4), 3)}, "one wrong label of 0 to 2"),
+            ("symba", locally("symba"), {"local": np.zeros(18)}, "class matrices of 18 numbers; .* 0 for this rule"),
+            ("mono_forward", locally("mono_forward"), {"local": None}, "matrices of 0 numbers; .* 18 for this"),
+            ("mono_forward", locally("mono_forward"), {"local": np.full(18, 1e39)}, "too large for single precision"),
+        ],
+    )
+    def test_blocks_that_a_rule_does_not_allow(self, rule, network, change, message):
+        needs("host")
+        device = Emulated("host", network, CrossEntropy(), low=-9, high=9)
+        block = block_of(rule, 2, **change)
+        if network.inputs == 3:
+            block = replace(block, sample=replace(block.sample, x=block.sample.x[..., :3]))
+        theta = start_of(device.spec)
+        device.execute([Program(theta)])
+        before = dict(device.counts()["traffic"])
+        with pytest.raises(LimitError, match=message + r".*Nothing was sent\.$"):
+            device.execute([Program(theta), block])
+        assert device.counts()["traffic"] == before
+        device.close()
+
+    def test_blocks_too_large_for_a_board(self):
+        needs("atmega2560")
+        for rule, batch, message in (
+            (
+                "symba",
+                6,
+                "batches of 6 takes 306 floats of intermediate results; 'atmega2560' has room for 192.*task.batch",
+            ),
+            ("mono_forward", 22, "batches of 22 takes 430 floats of intermediate results"),
+        ):
+            device = Emulated("atmega2560", locally(rule), CrossEntropy(), low=-9, high=9)
+            with pytest.raises(LimitError, match=message):
+                device.execute([Program(start_of(device.spec)), block_of(rule, 1, batch=batch)])
+            device.close()
+        needs("host")
+        device = Emulated(
+            "host", locally("mono_forward"), CrossEntropy(), low=-9, high=9, arguments=["--parameters", "130"]
+        )
+        for batch, message in (
+            (2, "takes 131 parameters with its class matrices; 'host' has room for 130"),
+            (11, "takes 131 parameters"),
+        ):
+            with pytest.raises(LimitError, match=message):
+                device.execute([Program(start_of(device.spec)), block_of("mono_forward", 1, batch=batch)])
+        device.close()
+
+    def test_local_rules_are_not_offered_where_they_are_left_out(self):
+        needs("atmega328p")
+        device = Emulated("atmega328p", mlp([9, 4, 3], "relu", "linear", normalise="l2"), CrossEntropy())
+        assert Can.LEARN not in device.spec.can
+        with pytest.raises(CapabilityError, match=r"wants LEARN; 'atmega328p' offers"):
+            device.execute([Program(start_of(device.spec)), block_of("symba", 1)])
+        device.close()
+
     def test_a_network_too_large(self):
         needs("host")
         with pytest.raises(ConfigError, match=r"takes 220 parameters.*room for 100.*network.sizes"):
@@ -266,6 +593,21 @@ class Scripted:
         self.port.close()
 
 
+class Restarting(Scripted):
+    """A port whose board restarts three times, while a reply is waited for."""
+
+    def __init__(self, emulator):
+        super().__init__(lambda: emulator.url, "", 10**9)
+        self.emulator, self.restarts = emulator, []
+
+    def _pull(self, moment):
+        if moment == "wait" and len(self.restarts) < 3:
+            self.left -= 1
+            if self.left == 0:
+                self.left = 25
+                self.restarts.append(self.emulator.restart())
+
+
 class TestNothingIsLost:
     @pytest.mark.parametrize("moment", ["read", "write", "wait"])
     @pytest.mark.parametrize("whole", [False, True], ids=["host", "board"])
@@ -286,17 +628,7 @@ class TestNothingIsLost:
     def test_a_board_that_restarts_between_request_and_reply(self, calm, board, whole):
         needs(board)
         emulator = Emulator(board)
-        restarts = []
-
-        class Restarting(Scripted):
-            def _pull(self, moment):
-                if moment == "wait" and len(restarts) < 3:
-                    self.left -= 1
-                    if self.left == 0:
-                        self.left = 25
-                        restarts.append(emulator.restart())
-
-        port = Restarting(lambda: emulator.url, "", 10**9)
+        port = Restarting(emulator)
         device = Board(Link(port, board), mlp([2, 2, 1]), MeanSquaredError(), -10, 10)
         device.counters()
         port.left = 5
@@ -304,7 +636,7 @@ class TestNothingIsLost:
         counts = device.counts()["disturbances"]
         device.close()
         emulator.stop()
-        assert len(restarts) == 3
+        assert len(port.restarts) == 3
         assert 1 <= counts["restarts"] <= 3  # one that comes while the board is being asked who it is costs nothing
         assert np.array_equal(state.theta, calm)
 

@@ -9,14 +9,15 @@ from hwtrain.emulators import BOARDS
 from hwtrain.sim.networks import mlp
 from tests.emulators.conftest import needs
 
+PLACES = [*((board, "auto", "none") for board in BOARDS), ("stm32f405", "pip", "none")]
+PLACES += [("host", "auto", "l2"), *((board, "auto", "rms") for board in BOARDS)]
 
-@pytest.fixture(
-    scope="module", params=[*((board, "auto") for board in BOARDS), ("stm32f405", "pip")], ids=lambda p: "-".join(p)
-)
+
+@pytest.fixture(scope="module", params=PLACES, ids=lambda p: "-".join(p))
 def running(request):
-    name, route = request.param
+    name, route, normalise = request.param
     needs(name, route)
-    board = Emulated(name, mlp([3, 4, 2]), MeanSquaredError(), route, low=-4, high=4)
+    board = Emulated(name, mlp([3, 4, 2], normalise=normalise), MeanSquaredError(), route, low=-4, high=4)
     yield board
     board.close()
 

@@ -31,6 +31,24 @@ def test_network_round_trip():
     assert XOR.size == 9
 
 
+def test_bias_and_normalisation_share_a_byte():
+    forms = {}
+    for bias in Bias:
+        for normalise in messages.Normalise:
+            layer = DenseLayer(3, bias=bias, normalise=normalise)
+            forms[layer.form] = network = Network(2, (layer,))
+            assert Network.unpack(network.pack()) == network
+    assert sorted(forms) == [0, 1, 2, 3, 4, 5]
+    spoilt = forms[5].pack()[:-1] + b"\6"
+    with pytest.raises(ProtocolError, match="Normalise"):
+        Network.unpack(spoilt)
+
+
+def test_class_matrices_are_those_of_all_hidden_layers_but_the_last():
+    assert XOR.classes_size == 0
+    assert Network(9, tuple(DenseLayer(width) for width in (7, 6, 5, 3))).classes_size == 3 * (7 + 6)
+
+
 def test_identity():
     head = struct.pack("<4BIHHHHIIIHBBIB", 1, 0, 1, 0, 77, 5, 1024, 512, 255, 127, 220, 53, 16, 4, 2, 1000, 4)
     identity = messages.Identity.unpack(head + b"uno!" + XOR.pack())
@@ -58,6 +76,7 @@ def test_what_a_step_sends_does_not_grow_with_parameters():
     assert len(Probe(0, count=100, code=code).pack()) == 24
     assert len(messages.Update(code, 0, 1.0, np.zeros(3, np.float32)).pack()) == 24 + 3 * 4
     assert len(messages.Train(code, 0, 5, [0] * 5, 1.0).pack()) == 36 + 5 * 2
+    assert len(messages.Learn(messages.Rule.SYMBA, 2, [0] * 5, 1.0, 1.0, wrong=bytes(10)).pack()) == 28 + 5 * 2 + 10
 
 
 def test_replies():

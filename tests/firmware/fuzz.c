@@ -54,8 +54,9 @@ static void fail(const char *what, unsigned long turn) {
 /* A sound frame; contents mostly small numbers, so that many get past the first check. */
 static void sound_frame(const hwt_board_t *board) {
     static const uint8_t kinds[] = {HWT_HELLO, HWT_ADOPT, HWT_NETWORK, HWT_WRITE, HWT_READ, HWT_DIGEST, HWT_SAMPLE, HWT_MEASURE,
-                                    HWT_MEASURE, HWT_UPDATE, HWT_TRAIN, HWT_TRAIN, HWT_REST, HWT_WATCHDOG, HWT_COUNTERS, HWT_RESET};
-    static const uint8_t lengths[] = {0, 8, 20, 12, 6, 0, 20, 24, 24, 36, 38, 40, 0, 4, 0, 0};
+                                    HWT_MEASURE, HWT_UPDATE, HWT_TRAIN, HWT_TRAIN, HWT_REST, HWT_WATCHDOG, HWT_COUNTERS, HWT_RESET,
+                                    HWT_NETWORK, HWT_LEARN, HWT_LEARN, HWT_LEARN};
+    static const uint8_t lengths[] = {0, 8, 20, 12, 6, 0, 20, 24, 24, 36, 38, 40, 0, 4, 0, 0, 24, 30, 31, 32};
     uint8_t frame[300], which = (uint8_t)(draw() % sizeof kinds), tame = draw() % 4u != 0;
     uint16_t length = draw() % 8u ? lengths[which] : (uint16_t)(draw() % 180u);
     frame[0] = draw() % 64u ? HWT_PROTOCOL : (uint8_t)draw();
@@ -65,12 +66,12 @@ static void sound_frame(const hwt_board_t *board) {
     for (uint16_t i = 0; i < length; i++)
         frame[8u + i] = (uint8_t)(tame ? (draw() % 3u ? 0u : draw() % 3u) : draw());
     if (tame && kinds[which] == HWT_NETWORK) {
-        hwt_put16(frame + 8, (uint16_t)(0x200u | draw() % 2u));
+        hwt_put16(frame + 8, (uint16_t)((length == 24u ? 0x300u : 0x200u) | draw() % 2u));
         hwt_put16(frame + 10, (uint16_t)(1u + draw() % 5u));
         hwt_put_float(frame + 12, -2.0f);
         hwt_put_float(frame + 16, 2.0f);
-        hwt_put32(frame + 20, 1u + draw() % 4u + ((draw() % 4u) << 16));
-        hwt_put32(frame + 24, 1u + draw() % 4u + ((draw() % 4u) << 16));
+        for (uint16_t at = 20; at < 8u + length; at = (uint16_t)(at + 4u))
+            hwt_put32(frame + at, 1u + draw() % 4u + ((draw() % 4u) << 16) + ((draw() % 2u ? draw() % 6u : 0u) << 24));
     } else if (tame && kinds[which] == HWT_ADOPT) {
         hwt_put32(frame + 8, board->boot);
         hwt_put32(frame + 12, 1u + draw() % 3u);
@@ -81,6 +82,14 @@ static void sound_frame(const hwt_board_t *board) {
             hwt_put_float(frame + 28 + 4u * i, (float)(draw() % 100u) * 0.1f);
         hwt_put_float(frame + 36, -1.5f);
         hwt_put_float(frame + 40, 1.5f);
+    } else if (tame && kinds[which] == HWT_LEARN) {
+        frame[8] = length == 30 ? HWT_MONO_FORWARD : (uint8_t)(draw() % 2u);
+        hwt_put16(frame + 10, (uint16_t)(length == 32 ? 2u : 1u + draw() % 2u));
+        hwt_put16(frame + 12, 1);
+        for (uint8_t i = 0; i < 3; i++)
+            hwt_put_float(frame + 16 + 4u * i, (float)(draw() % 100u) * 0.1f);
+        hwt_put_float(frame + 28, -1.5f);
+        hwt_put_float(frame + 32, 1.5f);
     }
     hwt_encode(frame, (uint16_t)(8u + length), put_in, NULL);
 }
@@ -88,13 +97,13 @@ static void sound_frame(const hwt_board_t *board) {
 int main(int argc, char **argv) {
     unsigned long turns = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
     seed = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1;
-    float *theta = malloc(64 * sizeof(float)), *samples = malloc(40 * sizeof(float)), *work = malloc(24 * sizeof(float));
+    float *theta = malloc(64 * sizeof(float)), *samples = malloc(40 * sizeof(float)), *work = malloc(64 * sizeof(float));
     uint8_t *receive = malloc(160), *replies = malloc(2 * 96), *buffer = malloc(160);
     const hwt_port_t port = {NULL, take, put, millis, rest, NULL, NULL, NULL};
-    const hwt_config_t config = {"fuzz", &port, theta, 64, samples, 40, work, 24, receive, 160, replies, 96, 2, 100};
+    const hwt_config_t config = {"fuzz", &port, theta, 64, samples, 40, work, 64, receive, 160, replies, 96, 2, 100};
     hwt_board_t board;
     hwt_decoder_t decoder;
-    unsigned long damaged = 0, replied = 0;
+    unsigned long damaged = 0, replied = 0, learnt = 0;
     if (hwt_board_init(&board, &config))
         return 1;
     hwt_decoder_init(&decoder, buffer, 160);
@@ -127,10 +136,11 @@ int main(int argc, char **argv) {
             if (length < 0)
                 fail("a reply is damaged", turn);
             replied += length > 0;
+            learnt += length > 0 && buffer[1] == (HWT_LEARN | HWT_REPLY) && buffer[8] == HWT_OK;
         }
     }
-    printf("%lu frames, %lu damaged, %lu replies, %u executed, %u refused\n", turns, damaged, replied, board.counters.executed,
-           board.counters.refused);
+    printf("%lu frames, %lu damaged, %lu replies, %u executed, %u refused, %lu blocks learnt\n", turns, damaged, replied,
+           board.counters.executed, board.counters.refused, learnt);
     free(theta), free(samples), free(work), free(receive), free(replies), free(buffer);
     return 0;
 }

@@ -4,7 +4,7 @@
  *     signs KIND HOLD SEED TICK SIZE   the words of hwt_pattern_word, in hex
  *     encode HEX                       the frame around header and payload, in hex
  *     decode HEX                       what the stream of bytes holds: a frame's header and payload in hex, or -
- *     elementary BITS                  bits of exp, log of the magnitude, tanh
+ *     elementary BITS                  bits of exp, log of the magnitude, tanh, square root of the magnitude
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +69,8 @@ int main(void) {
             float x;
             memcpy(&x, &bits, 4);
             float size = x < 0.0f ? -x : x;
-            printf("%08x %08x %08x", bits_of(hwt_exp(x)), bits_of(hwt_log(size)), bits_of(hwt_tanh(x)));
+            printf("%08x %08x %08x %08x", bits_of(hwt_exp(x)), bits_of(hwt_log(size)), bits_of(hwt_tanh(x)),
+                   bits_of(hwt_sqrt(size)));
         } else {
             return 2;
         }

@@ -1,18 +1,32 @@
 """The firmware's arithmetic in numpy float32: the same operations in the same order, so the same bits.
 
-Each line here is one line of firmware/include/hwtrain/network.h's account of it. Vectorised over outputs and parameters
-only, never over a sum.
+Each line here is one line of firmware/include/hwtrain/network.h's account of it, or of firmware/src/local.c. Vectorised
+over outputs and parameters only, never over a sum.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hwtrain.core import Can, DeviceSpec, Measure, Program, Reading
 from hwtrain.core import Train as CoreTrain
-from hwtrain.devices.messages import Activation, Baseline, Bias, Code, Cost, DenseLayer, Network, Pattern, Train
+from hwtrain.devices.messages import (
+    Activation,
+    Baseline,
+    Bias,
+    Code,
+    Cost,
+    DenseLayer,
+    Goodness,
+    Learn,
+    Network,
+    Normalise,
+    Pattern,
+    Rule,
+    Train,
+)
 from hwtrain.limits import check
 from hwtrain.perturb import Antithetic, Rademacher, Walsh
 from hwtrain.sim.networks import mlp
@@ -61,11 +75,29 @@ def tanh(x):
     return np.where(size < f32(0.625), near, np.where(x < 0, -far, far))
 
 
+def sqrt(x):
+    return np.where(x < np.finfo(f32).tiny, f32(0), np.sqrt(x))
+
+
+def sigmoid(x):
+    return f32(1) / (f32(1) + exp(-x))
+
+
+def softplus(x):
+    return (ZERO if x < 0 else x) + log(f32(1) + exp(x if x < 0 else -x))
+
+
 ACTIVATIONS = {
     Activation.LINEAR: lambda u: u,
-    Activation.SIGMOID: lambda u: f32(1) / (f32(1) + exp(-u)),
+    Activation.SIGMOID: sigmoid,
     Activation.TANH: tanh,
     Activation.RELU: lambda u: np.where(u > 0, u, f32(0)),
+}
+SLOPES = {
+    Activation.LINEAR: lambda y: np.ones_like(y),
+    Activation.SIGMOID: lambda y: y * (f32(1) - y),
+    Activation.TANH: lambda y: f32(1) - y * y,
+    Activation.RELU: lambda y: np.where(y > 0, f32(1), f32(0)),
 }
 
 
@@ -77,11 +109,21 @@ def ordered(terms):
     return total
 
 
+def scale_of(layer: DenseLayer, square, inputs):
+    if layer.normalise == Normalise.NONE:
+        return f32(1)
+    return f32(1) / (sqrt(square / f32(inputs) if layer.normalise == Normalise.RMS else square) + f32(1e-8))
+
+
 def cost(kind, y, target):
     if kind == Cost.MEAN_SQUARED_ERROR:
         return ordered((y - target) ** 2) / f32(len(y))
     shifted = y - y.max()
     return ordered(target * (log(ordered(exp(shifted))) - shifted))
+
+
+def respond(layer: DenseLayer, u, bias):
+    return ACTIVATIONS[layer.activation](u + bias if layer.bias == Bias.ADD else u - bias)
 
 
 def signs(code: Code, tick: int, size: int):
@@ -102,6 +144,7 @@ class Board:
     network: Network
     theta: np.ndarray
     samples: np.ndarray  # (slots, inputs + outputs)
+    classes: np.ndarray = field(default_factory=lambda: np.zeros(0, f32))  # Mono-Forward's class matrices
 
     def forward(self, x, moves=None, amplitude=ZERO):
         """Activity of every layer; `moves` are the signs of a perturbation."""
@@ -109,13 +152,13 @@ class Board:
         for layer in self.network.layers:
             n, m = len(x), layer.outputs
             matrix, bias = np.split(self.theta[first : first + (n + 1) * m], [n * m])
-            u = ordered(x[:, None] * matrix.reshape(n, m))
+            u, scale = ordered(x[:, None] * matrix.reshape(n, m)), scale_of(layer, ordered(x * x), n)
             if moves is not None:
                 down = moves[first : first + n * m].reshape(n, m) < 0
                 below = ordered(np.where(down, x[:, None], f32(0)))
                 u = u + amplitude * (ordered(x) - (below + below))
                 bias = bias + moves[first + n * m : first + (n + 1) * m] * amplitude
-            x = ACTIVATIONS[layer.activation](u + bias if layer.bias == Bias.ADD else u - bias)
+            x = respond(layer, scale * u, bias)
             activity.append(x)
             first += (n + 1) * m
         return activity
@@ -152,6 +195,161 @@ class Board:
                 self.update(block.code, block.first + begin, block.rate, trace[begin : t + 1, 1], block.low, block.high)
                 stale = True
         return trace
+
+    def learn(self, block: Learn):
+        """The cost of every update; `classes` are Mono-Forward's class matrices, one after another."""
+        costs, wrong = [], np.frombuffer(block.wrong, np.uint8)
+        for number, slot in enumerate(block.slots):
+            samples = self.samples[slot : slot + block.batch]
+            update = LocalUpdate(self, block, samples[:, : self.network.inputs], samples[:, self.network.inputs :])
+            if block.rule == Rule.MONO_FORWARD:
+                update.mono_forward()
+            else:
+                update.forward_forward(wrong[number * block.batch :][: block.batch])
+            self.theta = np.clip(self.theta, f32(block.low), f32(block.high))
+            costs.append(update.cost / (f32(block.batch) * f32(len(self.network.layers) - 1)))
+        return np.array(costs, f32)
+
+
+class LocalUpdate:
+    """One update by a local rule."""
+
+    def __init__(self, board: Board, block: Learn, x, target):
+        self.board, self.block, self.x, self.target, self.cost = board, block, x, target, f32(0)
+        self.layers = board.network.layers
+        self.rate, self.readout_rate = (f32(rate) / f32(block.batch) for rate in (block.rate, block.readout_rate))
+        self.parts, first, n = [], 0, board.network.inputs
+        for layer in self.layers:
+            matrix = board.theta[first : first + n * layer.outputs].reshape(n, layer.outputs)
+            bias = board.theta[first + n * layer.outputs : first + (n + 1) * layer.outputs]
+            self.parts.append((matrix, bias))  # views: what is taken off here is taken off the board
+            first, n = first + (n + 1) * layer.outputs, layer.outputs
+
+    def forward_forward(self, wrong):
+        inputs = None
+        for number, layer in enumerate(self.layers[:-1]):
+            matrix, bias = self.parts[number]
+            if number == 0:
+                versions, scales = self.first_layer(layer, wrong)
+            else:
+                passed = [[layer_pass(layer, matrix, bias, x) for x in version] for version in versions]
+                scales = [[scale for _, scale in version] for version in passed]
+                versions = [[y for y, _ in version] for version in passed]
+            pairs = [self.tell_apart(layer, *pair) for pair in zip(*versions[:2], strict=True)]
+            change = ordered(np.array([error for pair in pairs for error in pair]))
+            errors = [[s * pair[k] for s, pair in zip(scales[k], pairs, strict=True)] for k in (0, 1)]
+            if number == 0:
+                m = len(self.target[0])
+                codes = np.eye(m, dtype=f32)[[*self.target.argmax(axis=1), *wrong]]
+                descend(matrix[:m], codes, errors[0] + errors[1])
+                descend(matrix[m:], self.x[:, m:], [up + down for up, down in zip(*errors, strict=True)])
+            else:
+                descend(matrix, np.array(inputs[0] + inputs[1]), errors[0] + errors[1])
+            descend_bias(layer, bias, change)
+            inputs = versions
+        self.read_out(versions[2])
+
+    def first_layer(self, layer, wrong):
+        """Sums over the label and over all other inputs are added last; versions share the latter."""
+        matrix, bias = self.parts[0]
+        m, n = len(self.target[0]), self.board.network.inputs
+        neutral = f32(0.1) * ordered(matrix[:m])
+        versions, scales = ([], [], []), ([], [], [])
+        for x, target, other in zip(self.x, self.target, wrong, strict=True):
+            sums, square = ordered(x[m:, None] * matrix[m:]), ordered(x[m:] * x[m:])
+            shown = scale_of(layer, square + f32(1), n)
+            codes = (matrix[target.argmax()], shown), (matrix[other], shown)
+            codes += ((neutral, scale_of(layer, square + f32(m) * f32(0.01), n)),)
+            for version, kept, (code, scale) in zip(versions, scales, codes, strict=True):
+                version.append(respond(layer, scale * (sums + code), bias))
+                kept.append(scale)
+        return versions, scales
+
+    def tell_apart(self, layer, positive, negative):
+        """Errors of both, times rate / batch; and the cost."""
+        good, bad = ordered(positive * positive), ordered(negative * negative)
+        weight, scale = self.rate + self.rate, f32(self.block.scale)
+        if self.block.goodness == Goodness.MEAN:
+            good, bad, weight = (value / f32(layer.outputs) for value in (good, bad, weight))
+        if self.block.rule == Rule.SYMBA:
+            gap = scale * (bad - good)
+            self.cost = self.cost + softplus(gap)
+            push = pull = weight * (scale * sigmoid(gap))
+        else:
+            self.cost = self.cost + (softplus(scale - good) + softplus(bad - scale))
+            push, pull = weight * sigmoid(scale - good), weight * sigmoid(bad - scale)
+        slope = SLOPES[layer.activation]
+        return -push * (positive * slope(positive)), pull * (negative * slope(negative))
+
+    def read_out(self, inputs):
+        layer, (matrix, bias) = self.layers[-1], self.parts[-1]
+        errors, change = [], np.zeros(layer.outputs, f32)
+        for x, target in zip(inputs, self.target, strict=True):
+            said, scale = layer_pass(layer, matrix, bias, x)
+            error = self.class_error(said, target)[0] * self.readout_rate
+            change = change + error
+            errors.append(scale * error)
+        descend(matrix, np.array(inputs), errors)
+        descend_bias(layer, bias, change)
+
+    @staticmethod
+    def class_error(said, target):
+        shifted = said - said.max()
+        powers = exp(shifted)
+        total = ordered(powers)
+        return powers / total - target, ordered(target) * log(total) - ordered(target * shifted)
+
+    def mono_forward(self):
+        inputs, matrices, at = self.x, [], 0
+        for layer in self.layers[:-2]:
+            size = self.layers[-1].outputs * layer.outputs
+            matrices.append(self.board.classes[at : at + size].reshape(-1, layer.outputs))
+            at += size
+        for number, layer in enumerate(self.layers[:-1]):
+            matrix, bias = self.parts[number]
+            last = number == len(self.layers) - 2
+            activities, errors, says, change = [], [], [], np.zeros(layer.outputs, f32)
+            for x, target in zip(inputs, self.target, strict=True):
+                y, scale = layer_pass(layer, matrix, bias, x)
+                rows = self.parts[-1][0].T if last else matrices[number]
+                said = ordered((y * rows).T)
+                if last:
+                    said = said + self.parts[-1][1] if self.layers[-1].bias == Bias.ADD else said - self.parts[-1][1]
+                said, own = self.class_error(said, target)
+                self.cost = self.cost + own
+                error = ordered(said[:, None] * rows) * SLOPES[layer.activation](y) * self.rate
+                change = change + error
+                activities.append(y)
+                errors.append(error * scale)
+                says.append(said * (self.readout_rate if last else self.rate))
+            descend(matrix, np.array(inputs), errors)
+            descend_bias(layer, bias, change)
+            if last:
+                descend(self.parts[-1][0], np.array(activities), says)
+                descend_bias(self.layers[-1], self.parts[-1][1], ordered(np.array(says)))
+            else:
+                descend(matrices[number], np.array(says), activities)
+            inputs = activities
+
+
+def layer_pass(layer: DenseLayer, matrix, bias, x):
+    """Activity of one layer, and the scale of its inputs."""
+    scale = scale_of(layer, ordered(x * x), len(x))
+    return respond(layer, scale * ordered(x[:, None] * matrix), bias), scale
+
+
+def descend(matrix, inputs, errors):
+    """Take off the sum over samples whose input is not zero, from its first term on."""
+    total, begun = np.zeros_like(matrix), np.zeros((len(matrix), 1), bool)
+    for x, error in zip(inputs, errors, strict=True):
+        term, shown = x[:, None] * error, (x != 0)[:, None]
+        total = np.where(shown, np.where(begun, total + term, term), total)
+        begun |= shown
+    matrix[...] = np.where(begun, matrix - total, matrix)
+
+
+def descend_bias(layer, bias, change):
+    bias[...] = bias - change if layer.bias == Bias.ADD else bias + change
 
 
 class Chip:

@@ -2,6 +2,7 @@
 
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,18 +11,24 @@ from hwtrain.devices import frames, messages
 from hwtrain.devices.messages import (
     Activation,
     Baseline,
+    Bias,
+    Capability,
     Code,
     Cost,
     DenseLayer,
+    Goodness,
+    Learn,
     Network,
+    Normalise,
     Observe,
     Pattern,
     Probe,
+    Rule,
     Status,
     Train,
 )
 from hwtrain.errors import FirmwareError
-from tests.firmware import boards, reference
+from tests.firmware import boards, local_rules, reference
 
 BOOT = 0x12345678
 XOR = Network(2, (DenseLayer(2), DenseLayer(1)), low=-9, high=9)
@@ -69,12 +76,55 @@ def load(link, network, seed=3, slots=4):
     return reference.Board(network, theta, samples), identity
 
 
+def labelled(rule, activation=Activation.RELU, bias=Bias.ADD, normalise=Normalise.RMS):
+    """9-6-5-3 with a linear read-out, which normalises unless the rule forbids it."""
+    last = Normalise.NONE if rule is Rule.MONO_FORWARD else normalise
+    hidden = (DenseLayer(6, activation, bias, normalise), DenseLayer(5, activation, bias, normalise))
+    return Network(9, (*hidden, DenseLayer(3, Activation.LINEAR, bias, last)), Cost.CROSS_ENTROPY, -9, 9)
+
+
+def load_labelled(link, network, seed=3):
+    """Random parameters, class matrices and six samples, some of whose inputs are zero; the same in numpy."""
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(0, 0.5, network.size).astype(np.float32)
+    classes = rng.normal(0, 0.5, network.classes_size).astype(np.float32)
+    x = rng.uniform(0, 1, (6, network.inputs)) * (rng.uniform(0, 1, (6, network.inputs)) < 0.7)
+    outputs = network.layers[-1].outputs
+    samples = np.concatenate([x, np.eye(outputs)[rng.integers(0, outputs, 6)]], axis=1).astype(np.float32)
+    link.do(network)
+    most = (link.hello().receive - 20) // 4
+    everything = np.concatenate([theta, classes])
+    for at in range(0, everything.size, most):
+        link.do(messages.Write(at, everything[at : at + most]))
+    for slot, sample in enumerate(samples):
+        link.do(messages.Store(slot, sample))
+    return reference.Board(network, theta, samples, classes)
+
+
+def lesson(mirror, rule, batch=1, goodness=Goodness.SUM, slots=(0, 3, 1, 2), **others):
+    """A block of updates, with wrong labels."""
+    shown = [mirror.samples[slot + k, mirror.network.inputs :].argmax() for slot in slots for k in range(batch)]
+    wrong = bytes((int(label) + 1 + k % 2) % 3 for k, label in enumerate(shown))
+    settings = {"rate": 0.1, "readout_rate": 0.05, "low": -8, "high": 8, "scale": 1.5} | others
+    return Learn(rule, batch, slots, goodness=goodness, wrong=b"" if rule is Rule.MONO_FORWARD else wrong, **settings)
+
+
 def most_ticks(identity):
     return min((identity.reply - 15) // 8, (identity.receive - 48) // 2)
 
 
 def digest(link):
     return messages.Digest.unpack(link.do(messages.Digest()))
+
+
+def everything_read(link, mirror):
+    """Parameters and class matrices."""
+    return np.frombuffer(link.do(messages.Read(0, mirror.theta.size + mirror.classes.size)), "<f4")
+
+
+def everything(link, mirror):
+    """A digest of parameters and class matrices."""
+    return messages.Digest.unpack(link.do(messages.Digest(mirror.theta.size + mirror.classes.size)))
 
 
 def digest_of(theta):
@@ -159,6 +209,46 @@ class TestSameBits:
         assert same_bits(np.frombuffer(link.do(messages.Read(0, 9)), "<f4"), mirror.theta)
         assert same_bits(np.frombuffer(link.do(messages.Read(4, 3)), "<f4"), mirror.theta[4:7])
 
+    @pytest.mark.parametrize("normalise", Normalise, ids=lambda n: n.name.lower())
+    def test_networks_that_normalise(self, link, normalise):
+        """Plain and perturbed, in deeper layers too; the same when trained as when measured."""
+        layers = (
+            DenseLayer(4, Activation.TANH, normalise=normalise),
+            DenseLayer(2, Activation.SIGMOID, Bias.SUBTRACT, normalise),
+        )
+        mirror, _ = load(link, Network(3, layers, low=-9, high=9))
+        code = Code(5, 0.125)
+        costs, _ = (probe := Probe(0, 1, True, 1, code, 9)).unpack(link.do(probe), 2, 6)
+        moves = reference.signs(code, 9, mirror.theta.size)
+        assert same_bits(costs, [mirror.measure(0), mirror.measure(0, 1, moves, 0.125)])
+        for extra in ({}, {"tau_theta": 4}, {"tau_x": 2}):
+            count = -(-8 // extra.get("tau_x", 1))
+            block = Train(code, 0, 8, [k % 3 for k in range(count)], rate=1.0, low=-8, high=8, **extra)
+            assert same_bits(np.stack(Train.unpack(link.do(block)), axis=1), mirror.train(block))
+        assert digest(link) == digest_of(mirror.theta)
+
+    @pytest.mark.parametrize("normalise", Normalise, ids=lambda n: n.name.lower())
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    def test_local_rules(self, link, rule, normalise):
+        if not link.hello().can & Capability.LEARN:
+            pytest.skip("this board has no room for local rules")
+        for activation, bias, goodness, batch in (
+            (Activation.RELU, Bias.ADD, Goodness.SUM, 3),
+            (Activation.TANH, Bias.SUBTRACT, Goodness.MEAN, 1),
+        ):
+            mirror = load_labelled(link, labelled(rule, activation, bias, normalise))
+            block = lesson(mirror, rule, batch, goodness)
+            assert same_bits(Learn.unpack(link.do(block)), mirror.learn(block))
+            assert everything(link, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
+
+    def test_a_board_without_room_for_local_rules_says_so(self, link):
+        if link.hello().can & Capability.LEARN:
+            pytest.skip("this board has")
+        load(link, LETTERS)
+        with pytest.raises(FirmwareError) as refused:
+            link.do(Learn(Rule.MONO_FORWARD, 1, [0], 0.1, 0.1, -8, 8))
+        assert refused.value.code == Status.BAD_KIND
+
     def test_stack_is_never_used_up(self, link):
         """Runs last in this class: everything above has been deepest by now."""
         free = messages.Counters.unpack(link.do(messages.GetCounters())).stack_free
@@ -184,6 +274,17 @@ class TestExactlyOnce:
         load(link, XOR)
         link.do(Train(Code(1, 0.1), 0, 4, [0, 1, 0, 1], 5.0, -8, 8))
         assert digest(link) == once
+
+    @pytest.mark.parametrize("rule", [Rule.FORWARD_FORWARD, Rule.MONO_FORWARD], ids=lambda r: r.name.lower())
+    def test_a_repeated_block_of_local_learning_is_not_executed_again(self, link, rule):
+        if not link.hello().can & Capability.LEARN:
+            pytest.skip("this board has no room for local rules")
+        mirror = load_labelled(link, labelled(rule))
+        frame = link.frame(block := lesson(mirror, rule))
+        replies = [link.exchange(frame) for _ in range(3)]
+        assert replies[0] == replies[1] == replies[2]
+        mirror.learn(block)
+        assert everything(link, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
 
     def test_older_and_later_requests_are_refused(self, link):
         window = link.hello().window
@@ -240,6 +341,255 @@ class TestExactlyOnce:
                 messages.payload_of(link.exchange(late), late)
             assert refused.value.code == Status.BAD_BOOT
         link.adopt(BOOT)
+
+
+class TestLocalRules:
+    """LEARN on the host twin: against the equations, and at its edges."""
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    @pytest.mark.parametrize("bias", Bias, ids=lambda b: b.name.lower())
+    @pytest.mark.parametrize("normalise", Normalise, ids=lambda n: n.name.lower())
+    @pytest.mark.parametrize("activation", Activation, ids=lambda a: a.name.lower())
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    def test_against_float64(self, twin, rule, activation, normalise, bias, batch):
+        """Parameters, class matrices and costs of four updates: within 1e-5, some 80 roundings of a number near 1."""
+        for goodness in Goodness:
+            mirror = load_labelled(twin, labelled(rule, activation, bias, normalise))
+            exact = local_rules.Network(mirror.network, mirror.theta, mirror.classes)
+            block = lesson(mirror, rule, batch, goodness)
+            costs = Learn.unpack(twin.do(block))
+            assert np.allclose(costs, exact.learn(block, mirror.samples), rtol=0, atol=1e-5)
+            assert same_bits(costs, mirror.learn(block))
+            theta, classes = np.split(everything_read(twin, mirror), [mirror.theta.size])
+            assert same_bits(theta, mirror.theta)
+            assert same_bits(classes, mirror.classes)
+            assert np.abs(theta - exact.theta).max() < 1e-5
+            assert np.abs(classes - exact.classes).max(initial=0) < 1e-5
+
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    def test_one_hidden_layer_and_three(self, twin, rule):
+        for widths in ((6,), (6, 5, 7)):
+            hidden = tuple(DenseLayer(width, Activation.TANH) for width in widths)
+            network = Network(9, (*hidden, DenseLayer(3, Activation.LINEAR)), Cost.CROSS_ENTROPY, -9, 9)
+            mirror = load_labelled(twin, network)
+            exact = local_rules.Network(network, mirror.theta, mirror.classes)
+            block = lesson(mirror, rule, batch=2)
+            costs = Learn.unpack(twin.do(block))
+            assert same_bits(costs, mirror.learn(block))
+            assert np.allclose(costs, exact.learn(block, mirror.samples), rtol=0, atol=1e-5)
+            assert everything(twin, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
+
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    @pytest.mark.parametrize("limits", [(-0.3, 0.25), (0.0, 8.0), (-8.0, 8.0)], ids=str)
+    def test_limits(self, twin, rule, limits):
+        """Parameters are clipped after every update, where they began outside and have no input too."""
+        mirror = load_labelled(twin, labelled(rule))
+        for first in (0, 1):
+            block = lesson(mirror, rule, 3, slots=(first, 3, 2), rate=2.0, low=limits[0], high=limits[1])
+            assert same_bits(Learn.unpack(twin.do(block)), mirror.learn(block))
+        assert everything(twin, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
+        if limits[1] < 1:
+            assert {mirror.theta.min(), mirror.theta.max()} == set(np.float32(limits))
+
+    def test_training_after_learning_keeps_the_limits(self, twin):
+        """The board's bound on magnitudes has followed."""
+        mirror = load_labelled(twin, labelled(Rule.SYMBA))
+        learn = lesson(mirror, Rule.SYMBA, rate=2.0)
+        train = Train(Code(7, 0.05), 0, 8, [k % 3 for k in range(8)], rate=3.0, low=-1.5, high=1.5)
+        for _ in range(3):
+            assert same_bits(Learn.unpack(twin.do(learn)), mirror.learn(learn))
+            assert same_bits(np.stack(Train.unpack(twin.do(train)), axis=1), mirror.train(train))
+        assert digest(twin) == digest_of(mirror.theta)
+
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    def test_blocks_may_be_cut_anywhere(self, twin, rule):
+        mirror = load_labelled(twin, labelled(rule))
+        whole = lesson(mirror, rule, slots=(0, 1, 2, 3, 4, 5))
+        costs, after = Learn.unpack(twin.do(whole)), everything(twin, mirror)
+        mirror = load_labelled(twin, labelled(rule))
+        parts = [replace(whole, slots=whole.slots[a:b], wrong=whole.wrong[a:b]) for a, b in ((0, 1), (1, 4), (4, 6))]
+        assert same_bits(np.concatenate([Learn.unpack(twin.do(part)) for part in parts]), costs)
+        assert everything(twin, mirror) == after
+
+    def test_a_layer_hears_of_none_behind_it(self, twin):
+        """Other parameters in the second layer and the read-out change nothing in the first."""
+        first = []
+        for seed in (1, 2):
+            mirror = load_labelled(twin, labelled(Rule.FORWARD_FORWARD))
+            twin.do(messages.Write(60, np.random.default_rng(seed).normal(0, 1, 53).astype(np.float32)))
+            twin.do(lesson(mirror, Rule.FORWARD_FORWARD))
+            first.append(twin.do(messages.Read(0, 60)))
+        assert first[0] == first[1]
+
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    @pytest.mark.parametrize("normalise", Normalise, ids=lambda n: n.name.lower())
+    def test_silent_layers_and_black_samples_give_numbers(self, twin, rule, normalise):
+        mirror = load_labelled(twin, labelled(rule, normalise=normalise))
+        mirror.theta[54:60] = -5  # biases of the first layer: no unit ever answers
+        mirror.samples[0, :9] = 0
+        twin.do(messages.Write(0, mirror.theta))
+        twin.do(messages.Store(0, mirror.samples[0]))
+        block = lesson(mirror, rule)
+        costs = Learn.unpack(twin.do(block))
+        assert np.isfinite(costs).all()
+        assert same_bits(costs, mirror.learn(block))
+        assert everything(twin, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
+
+    @pytest.mark.parametrize("rule", Rule, ids=lambda r: r.name.lower())
+    def test_what_is_not_finite_moves_nothing(self, twin, rule):
+        network = replace(labelled(rule, normalise=Normalise.NONE), low=-3e38, high=3e38)
+        mirror = load_labelled(twin, network)
+        mirror.theta[:54] = 3e38
+        mirror.samples[:, :9] = 1e10
+        twin.do(messages.Write(0, mirror.theta))
+        for slot, sample in enumerate(mirror.samples):
+            twin.do(messages.Store(slot, sample))
+        before = everything_read(twin, mirror)
+        costs = Learn.unpack(twin.do(lesson(mirror, rule, low=-3e38, high=3e38)))
+        after = everything_read(twin, mirror)
+        assert not np.isfinite(costs).any()
+        assert np.isfinite(after).all()
+        assert same_bits(after[:60], before[:60])
+
+    def test_class_matrices_stand_behind_the_parameters(self, twin):
+        network = labelled(Rule.MONO_FORWARD)
+        mirror = load_labelled(twin, network)
+        assert (network.size, network.classes_size) == (113, 18)
+        assert digest(twin) == digest_of(mirror.theta)
+        beyond = np.array([100.0, -100.0], np.float32)  # which no limit holds
+        twin.do(messages.Write(113, beyond))
+        assert same_bits(np.frombuffer(twin.do(messages.Read(112, 3)), "<f4"), [mirror.theta[-1], *beyond])
+        twin.do(messages.Write(111, np.zeros(4, np.float32)))
+        assert not np.frombuffer(twin.do(messages.Read(111, 4)), "<f4").any()
+        twin.do(network)
+        assert not np.frombuffer(twin.do(messages.Read(0, 131)), "<f4").any()
+        for request in (messages.Read(0, 132), messages.Write(130, beyond), messages.Digest(132)):
+            with pytest.raises(FirmwareError, match="room for 131"):
+                twin.do(request)
+        with pytest.raises(FirmwareError) as refused:
+            twin.do(messages.Write(112, np.array([10, 0], np.float32)))
+        assert refused.value.code == Status.BAD_RANGE
+
+    @pytest.mark.parametrize(
+        ("change", "status"),
+        [
+            ({"batch": 0, "wrong": b""}, Status.NO_ROOM),
+            ({"batch": 60000}, Status.BAD_LENGTH),
+            ({"slots": (), "wrong": b""}, Status.BAD_VALUE),
+            ({"slots": (0, 1)}, Status.BAD_LENGTH),
+            ({"wrong": b"\x03"}, Status.BAD_VALUE),
+            ({"wrong": b""}, Status.BAD_LENGTH),
+            ({"rate": np.inf}, Status.BAD_VALUE),
+            ({"readout_rate": np.nan}, Status.BAD_VALUE),
+            ({"scale": np.inf}, Status.BAD_VALUE),
+            ({"low": -10}, Status.BAD_VALUE),
+            ({"low": 8}, Status.BAD_VALUE),
+            ({"goodness": 2}, Status.BAD_VALUE),
+            ({"rule": 3}, Status.BAD_VALUE),
+            ({"slots": (0,) * 1100, "wrong": bytes(1100)}, Status.NO_ROOM),
+        ],
+        ids=lambda value: str(value)[:30],
+    )
+    def test_refusals_change_nothing(self, twin, change, status):
+        mirror = load_labelled(twin, labelled(Rule.FORWARD_FORWARD))
+        before = everything(twin, mirror)
+        with pytest.raises(FirmwareError) as refused:
+            twin.do(replace(lesson(mirror, Rule.FORWARD_FORWARD, slots=(0,)), **change))
+        assert refused.value.code == status
+        assert everything(twin, mirror) == before
+
+    @pytest.mark.parametrize(
+        ("rule", "network"),
+        [
+            (Rule.SYMBA, Network(9, (DenseLayer(3, Activation.LINEAR),))),
+            (Rule.SYMBA, Network(9, (DenseLayer(6), DenseLayer(3)))),
+            (Rule.SYMBA, Network(3, (DenseLayer(6), DenseLayer(3, Activation.LINEAR)))),
+            (Rule.MONO_FORWARD, Network(9, (DenseLayer(6), DenseLayer(3, Activation.TANH)))),
+            (Rule.MONO_FORWARD, labelled(Rule.SYMBA)),
+        ],
+        ids=[
+            "no hidden layer",
+            "no linear end",
+            "nothing beside the label",
+            "no linear end, again",
+            "read-out normalises",
+        ],
+    )
+    def test_networks_that_a_rule_does_not_apply_to(self, twin, rule, network):
+        twin.do(network)
+        with pytest.raises(FirmwareError, match="at byte 0") as refused:
+            twin.do(Learn(rule, 1, [0], 0.1, 0.1, wrong=b"" if rule is Rule.MONO_FORWARD else b"\0"))
+        assert refused.value.code == Status.BAD_VALUE
+
+    def test_memory_that_is_too_small(self, out):
+        """Class matrices without room are not held, nor read, nor learnt."""
+        with boards.running("host", out, "--parameters", "130") as url:
+            link = boards.Link(url)
+            link.adopt(BOOT)
+            network = labelled(Rule.MONO_FORWARD)
+            link.do(network)
+            for request in (
+                messages.Write(113, np.zeros(1, np.float32)),
+                messages.Read(113, 1),
+                Learn(Rule.MONO_FORWARD, 1, [0], 0.1, 0.1, -8, 8),
+                Learn(Rule.SYMBA, 1, [10], 0.1, 0.1, -8, 8, wrong=b"\1"),
+                Learn(Rule.SYMBA, 11, [0], 0.1, 0.1, -8, 8, wrong=b"\1" * 11),
+            ):
+                with pytest.raises(FirmwareError) as refused:
+                    link.do(request)
+                assert refused.value.code == Status.NO_ROOM
+            assert Learn.unpack(link.do(Learn(Rule.SYMBA, 1, [0], 0.1, 0.1, -8, 8, wrong=b"\1"))).size == 1
+            link.close()
+
+    def test_memory_that_just_suffices(self, twin):
+        """2 * 18 + 122 * (2 * 4 + 3 * 12 + 5 * 18) are the 16 384 floats of `work`."""
+        hidden = (DenseLayer(12, Activation.RELU, normalise=Normalise.L2), DenseLayer(18, Activation.TANH))
+        network = Network(7, (*hidden, DenseLayer(4, Activation.LINEAR)), Cost.CROSS_ENTROPY, -9, 9)
+        mirror = load_labelled(twin, network)
+        mirror.samples = np.tile(mirror.samples, (21, 1))[:123]
+        for slot, sample in enumerate(mirror.samples):
+            twin.do(messages.Store(slot, sample))
+        block = lesson(mirror, Rule.SYMBA, 122, slots=(0,))
+        assert same_bits(Learn.unpack(twin.do(block)), mirror.learn(block))
+        assert everything(twin, mirror) == digest_of(np.concatenate([mirror.theta, mirror.classes]))
+        with pytest.raises(FirmwareError, match="room for 16384"):
+            twin.do(lesson(mirror, Rule.SYMBA, 123, slots=(0,)))
+
+    def test_letters_are_learnt_on_the_board(self, twin):
+        """Three patterns with noise: costs fall, and the read-out tells them apart."""
+        rng = np.random.default_rng(7)
+        patterns = rng.uniform(0, 1, (3, 12)) < 0.5
+        network = Network(
+            15,
+            (DenseLayer(10, Activation.RELU, normalise=Normalise.RMS), DenseLayer(3, Activation.LINEAR)),
+            Cost.CROSS_ENTROPY, -9, 9,
+        )  # fmt: skip
+        labels = np.arange(30) % 3
+        x = np.concatenate([np.zeros((30, 3)), patterns[labels] * rng.uniform(0.2, 1, (30, 12))], axis=1)
+        samples = np.concatenate([x, np.eye(3)[labels]], axis=1).astype(np.float32)
+        theta = np.zeros(network.size, np.float32)
+        theta[:150] = rng.normal(0, 0.3, 150)
+        for rule, rate in ((Rule.FORWARD_FORWARD, 0.02), (Rule.SYMBA, 0.02), (Rule.MONO_FORWARD, 0.2)):
+            twin.do(network)
+            twin.do(messages.Write(0, theta))
+            for slot, sample in enumerate(samples):
+                twin.do(messages.Store(slot, sample))
+            means = []
+            for _ in range(60):
+                wrong = bytes(((labels + 1 + rng.integers(0, 2, 30)) % 3).tolist())
+                block = Learn(
+                    rule, 3, list(range(0, 30, 3)), rate, 0.2, -8, 8, 4.0 if rule is Rule.SYMBA else 10.0,
+                    wrong=b"" if rule is Rule.MONO_FORWARD else wrong,
+                )  # fmt: skip
+                means.append(Learn.unpack(twin.do(block)).mean())
+            assert means[-1] < 0.6 * means[0], rule
+            probe = Probe(0, 30, observe=Observe.OUTPUT)
+            shown = samples.copy()
+            shown[:, :3] = 0 if rule is Rule.MONO_FORWARD else 0.1
+            for slot, sample in enumerate(shown):
+                twin.do(messages.Store(slot, sample))
+            _, said = probe.unpack(twin.do(probe), 3, 13)
+            assert (said[0].argmax(axis=1) == labels).mean() > 0.9, rule
 
 
 class TestTwin:

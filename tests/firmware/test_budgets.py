@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from tests.firmware import boards
 
 #            flash   RAM    largest stack frame
 BUDGETS = {
-    "stm32f405": (9600, 109_000, 256),
-    "mps2_an385": (11_200, 109_000, 256),
-    "sifive_e": (16_000, 9_000, 256),
-    "atmega328p": (21_500, 1_600, 96),
-    "atmega2560": (21_800, 6_000, 96),
+    "stm32f405": (15_300, 189_000, 320),
+    "mps2_an385": (17_300, 189_000, 320),
+    "sifive_e": (22_700, 9_500, 320),
+    "atmega328p": (22_600, 1_600, 96),
+    "atmega2560": (36_000, 6_400, 120),
 }
 
 
@@ -66,13 +67,29 @@ def test_no_allocation_and_no_library(out):
     assert not re.findall(r" [bBdDC] (\w+)", listing), "the core has no variables of its own"
 
 
-@pytest.mark.parametrize(
-    ("board", "machine", "most"),
-    [("bench", "netduinoplus2", 3_119), ("bench_m3", "mps2-an385", 32_500)],
-    ids=["Cortex-M4F", "Cortex-M3, software float"],
-)
-def test_a_training_step_costs_at_most_one_and_a_half_times_two_forward_passes(board, machine, most, out):
-    """Instructions on a 49-4-4 network; `most` is what a forward pass may take."""
+def test_memory_without_local_rules(out):
+    """What a board saves that leaves them out."""
+    boards.need("make", "make")
+    boards.need("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    line = [
+        "make",
+        "-s",
+        "-C",
+        str(boards.ROOT),
+        "BOARD=stm32f405",
+        f"OUT={out / 'without'}",
+        "EXTRA=-DHWT_LOCAL_RULES=0",
+    ]
+    said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=300).stdout
+    flash = int(re.search(r"flash +(\d+)", said)[1])
+    assert flash <= 9_800
+    assert boards.build("stm32f405", out / "stm32f405")["flash"] - flash <= 5_800
+
+
+@cache
+def instructions(board, out):
+    """By network and what it does, as counted by QEMU."""
+    machine = {"bench": "netduinoplus2", "bench_m3": "mps2-an385"}[board]
     boards.need("qemu-system-arm", "qemu-system-arm")
     boards.build(board, out / board)
     line = ["qemu-system-arm", "-M", machine, "-icount", "shift=0", "-display", "none", "-monitor", "none"]
@@ -80,15 +97,44 @@ def test_a_training_step_costs_at_most_one_and_a_half_times_two_forward_passes(b
         [*line, "-serial", "stdio", "-kernel", str(out / board / f"{board}.elf")],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+    counts = {}
     try:
-        counts = dict(iter(lambda: tuple(process.stdout.readline().split()), ("end",)))
+        for line in iter(process.stdout.readline, "end\n"):
+            network, what, count = line.split()
+            counts[network, what] = int(count)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-    forward, step = int(counts["forward"]), int(counts["step"])
-    assert forward <= most
+    return counts
+
+
+PROCESSORS = pytest.mark.parametrize("board", ["bench", "bench_m3"], ids=["Cortex-M4F", "Cortex-M3, software float"])
+
+
+@PROCESSORS
+def test_a_training_step_costs_at_most_one_and_a_half_times_two_forward_passes(board, out):
+    """On a 49-4-4 network."""
+    counts = instructions(board, out)
+    forward, step = counts["49-4-4", "forward"], counts["49-4-4", "step"]
+    assert forward <= {"bench": 3_119, "bench_m3": 32_500}[board]
     assert step <= 1.5 * 2 * forward
+
+
+@PROCESSORS
+@pytest.mark.parametrize(
+    ("network", "most"),
+    [("784-16-10", (2.1, 2.1)), ("784-16-10-sparse", (2.3, 2.2)), ("49-16-16-4", (3.1, 2.5))],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_sample_of_a_local_rule_costs_a_few_forward_passes(board, network, most, out):
+    """`most` of them; and less than a training step, and than two perturbed passes."""
+    counts = instructions(board, out)
+    forward, step, probes = (counts[network, what] for what in ("forward", "step", "two-perturbed"))
+    for rule, share in zip(("forward-forward", "mono-forward"), most, strict=True):
+        one = max(counts[network, rule], counts[network, f"{rule}-8"])
+        assert one <= share * forward
+        assert one <= min(step, probes) * (1 if board == "bench" else 1.1)
 
 
 def avr_cycles(out):

@@ -167,7 +167,7 @@ class TestElementary:
         x = np.concatenate([rng.uniform(-100, 100, 3000), rng.normal(0, 1, 3000), special]).astype(np.float32)
         answers = ask([f"elementary {bits:08x}" for bits in x.view(np.uint32)])
         got = np.array([[int(word, 16) for word in answer.split()] for answer in answers], np.uint32).view(np.float32)
-        exp, log, tanh = got.T
+        exp, log, tanh, _ = got.T
         assert np.array_equal(exp.view(np.uint32), reference.exp(x).astype(np.float32).view(np.uint32))
         assert np.array_equal(tanh.view(np.uint32), reference.tanh(x).astype(np.float32).view(np.uint32))
         positive = np.abs(x) > 0
@@ -177,6 +177,19 @@ class TestElementary:
         assert np.allclose(tanh, np.tanh(x.astype(float)), rtol=3e-7, atol=0)
         assert np.allclose(log[positive], np.log(np.abs(x[positive]).astype(float)), rtol=3e-7, atol=1e-7)
 
+    def test_square_root_is_correctly_rounded(self, ask):
+        """As IEEE 754 says; what is not normal counts as 0, what is not finite stays."""
+        rng = np.random.default_rng(5)
+        anything = rng.integers(0, 0x7F800000, 20000, np.uint32)
+        mantissas = rng.integers(0, 1 << 24, 20000, np.uint32) + (126 << 23)  # both parities of the exponent
+        squares = (rng.integers(1 << 11, 1 << 12, 5000).astype(np.float32) ** 2).view(np.uint32)
+        special = np.array([0, 1, 0x7FFFFF, 0x800000, 0x800001, 0x7F7FFFFF, 0x7F800000, 0x7FC00000], np.uint32)
+        bits = np.concatenate([anything, mantissas, squares, squares - 1, squares + 1, special])
+        got = np.array([int(answer.split()[3], 16) for answer in ask([f"elementary {each:08x}" for each in bits])])
+        wanted = np.where(bits < 0x800000, np.float32(0), np.sqrt(bits.view(np.float32)))
+        assert np.array_equal(got, wanted.view(np.uint32))
+        assert np.array_equal(reference.sqrt(bits.view(np.float32)).view(np.uint32), wanted.view(np.uint32))
+
 
 def test_wire_constants_are_the_same_in_c_and_python():
     text = (boards.ROOT / "include" / "hwtrain" / "protocol.h").read_text()
@@ -185,9 +198,10 @@ def test_wire_constants_are_the_same_in_c_and_python():
     c = {name: int(value, 0) for name, value in re.findall(r"HWT_(\w+) = (\w+)", text)}
     python = {}
     m = messages
-    for enum in (m.Kind, m.Status, m.Observe, m.Activation, m.Bias, m.Cost, m.Pattern):
+    for enum in (m.Kind, m.Status, m.Observe, m.Activation, m.Bias, m.Cost, m.Pattern, m.Rule):
         python |= {member.name: int(member) for member in enum}
-    python |= {f"BASELINE_{member.name}": int(member) for member in messages.Baseline}
+    for enum in (m.Baseline, m.Normalise, m.Goodness):
+        python |= {f"{enum.__name__.upper()}_{member.name}": int(member) for member in enum}
     python |= {f"CAN_{member.name}": int(member) for member in messages.Capability}
     python |= {"REPLY": messages.REPLY, "ANTITHETIC": messages.ANTITHETIC, "FLOAT32": 0, "UINT8": 1}
     assert python == c

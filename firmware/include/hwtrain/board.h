@@ -47,18 +47,22 @@ typedef struct hwt_port {
     uint32_t (*stack_free)(void *context);
 } hwt_port_t;
 
+#ifndef HWT_LOCAL_RULES
+#define HWT_LOCAL_RULES 1 /* 0 leaves out LEARN, some KB of flash */
+#endif
+
 /* Memory and facts of a board; must outlive the board. Sizes of float buffers count floats. */
 typedef struct hwt_config {
     const char *name; /* at most 31 characters */
     const hwt_port_t *port;
 
-    float *theta; /* parameters */
+    float *theta; /* parameters, and behind them Mono-Forward's class matrices */
     uint32_t theta_size;
 
     float *samples; /* stored samples, inputs then target, one after another */
     uint32_t samples_size;
 
-    float *work; /* intermediate results: hwt_workspace_size of the largest network */
+    float *work; /* intermediate results: hwt_workspace_size of the largest network, hwt_learn_work_size of LEARN */
     uint16_t work_size;
 
     uint8_t *receive; /* one request; at least 128 bytes */
@@ -109,7 +113,7 @@ int hwt_board_init(hwt_board_t *board, const hwt_config_t *config);
  * do, 0 if the board may sleep until the next byte or millisecond tick. */
 int hwt_board_poll(hwt_board_t *board);
 
-/* ---- between board.c and train.c ---- */
+/* ---- between board.c, train.c and local.c ---- */
 
 /* The arguments of TRAIN (PROTOCOL.md) after they have been checked. */
 typedef struct hwt_block {
@@ -131,6 +135,34 @@ void hwt_train(hwt_board_t *board, const hwt_block_t *block, uint8_t *trace);
 /* hwt_update, and where `clip` says so the parameters are then limited to [low, high]. */
 void hwt_apply(hwt_board_t *board, const hwt_code_t *code, uint32_t tick, const hwt_modulations_t *modulations, float low,
                float high, uint8_t clip);
+
+/* After an update by at most `reach`: limit the parameters to [low, high], if any of them can have left. */
+void hwt_settle(hwt_board_t *board, float reach, float low, float high);
+
+/* The arguments of LEARN (PROTOCOL.md) after they have been checked. */
+typedef struct hwt_lesson {
+    uint16_t batch;       /* samples of an update */
+    uint16_t updates;
+    float rate;           /* of the hidden layers */
+    float readout_rate;   /* of the last layer */
+    float scale;          /* theta of forward-forward, alpha of SymBa */
+    float low, high;      /* parameters are kept within these */
+    uint8_t rule;         /* hwt_rule */
+    uint8_t goodness;     /* hwt_goodness */
+    const uint8_t *slots; /* first sample of each update, two bytes each */
+    const uint8_t *wrong; /* a wrong label for each sample */
+} hwt_lesson_t;
+
+/* Does the rule apply to the network: is the last layer a read-out, and, for forward-forward, room for a label beside other
+ * inputs? */
+uint8_t hwt_can_learn(const hwt_network_t *network, uint8_t rule);
+
+/* Floats of `work` that LEARN takes, and of `theta` behind the parameters for class matrices; UINT32_MAX is too many. */
+uint32_t hwt_learn_work_size(const hwt_network_t *network, uint8_t rule, uint16_t batch);
+uint32_t hwt_classes_size(const hwt_network_t *network);
+
+/* Run updates of a local rule; `costs` gets a little-endian float for each. */
+void hwt_learn(hwt_board_t *board, const hwt_lesson_t *lesson, uint8_t *costs);
 
 /* Sample `slot` of the store: inputs, then target. */
 const float *hwt_sample(const hwt_board_t *board, uint16_t slot);

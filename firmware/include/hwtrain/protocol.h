@@ -23,6 +23,7 @@ enum hwt_message {
     HWT_WATCHDOG = 0x19,
     HWT_COUNTERS = 0x1A,
     HWT_RESET = 0x1B,
+    HWT_LEARN = 0x1C,
     HWT_REPLY = 0x80 /* added to the kind of the request */
 };
 
@@ -43,6 +44,9 @@ enum hwt_observe { HWT_COST = 1, HWT_OUTPUT = 2, HWT_ACTIVITY = 4 };
 enum hwt_format { HWT_FLOAT32 = 0, HWT_UINT8 = 1 };
 enum hwt_baseline { HWT_BASELINE_NONE = 0, HWT_BASELINE_SHARED = 1, HWT_BASELINE_FRESH = 2 };
 
+enum hwt_rule { HWT_FORWARD_FORWARD = 0, HWT_SYMBA = 1, HWT_MONO_FORWARD = 2 };
+enum hwt_goodness { HWT_GOODNESS_SUM = 0, HWT_GOODNESS_MEAN = 1 };
+
 enum hwt_can { /* capabilities in HELLO */
     HWT_CAN_COST = 1,
     HWT_CAN_OUTPUT = 2,
@@ -50,7 +54,8 @@ enum hwt_can { /* capabilities in HELLO */
     HWT_CAN_PROBE = 8,
     HWT_CAN_UPDATE = 16,
     HWT_CAN_TRAIN = 32,
-    HWT_CAN_RESET = 64 /* the port can restart itself */
+    HWT_CAN_RESET = 64, /* the port can restart itself */
+    HWT_CAN_LEARN = 128
 };
 
 #endif

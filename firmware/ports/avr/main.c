@@ -20,7 +20,7 @@
 #define NAME "atmega2560"
 #define THETA 768
 #define SAMPLES 256
-#define WORK 96
+#define WORK 192
 #define RECEIVE 512
 #define REPLY 512
 #define USART_RECEIVED USART0_RX_vect

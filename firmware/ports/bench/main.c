@@ -1,7 +1,16 @@
 /* Counts instructions in QEMU, started with -icount shift=0, where one instruction is one nanosecond: on the Cortex-M4F of
- * netduinoplus2 (SysTick counts 168 MHz) or, with BENCH_M3, on the Cortex-M3 of mps2-an385 (25 MHz). Prints instructions per
- * forward pass and per training step of a 49-4-4 sigmoid network with dense random samples. Instructions, not cycles: QEMU
- * knows neither wait states nor pipelines. */
+ * netduinoplus2 (SysTick counts 168 MHz) or, with BENCH_M3, on the Cortex-M3 of mps2-an385 (25 MHz). Instructions, not cycles:
+ * QEMU knows neither wait states nor pipelines.
+ *
+ * A line is a network, what it does, and the instructions that takes, per sample where it is learning:
+ *
+ *     forward          a forward pass
+ *     step             a training step of multiplexed gradient descent: update, baseline, probe
+ *     two-perturbed    the sums that probes share, and two perturbed passes
+ *     forward-forward  positive, negative, neutral version; all layers updated
+ *     mono-forward     the same, from the sample alone
+ *
+ * the last two also from batches of eight. Samples are dense random numbers, or (sparse) one in five is not zero. */
 #define TICK_COUNT 0x1000000u /* the longest period of SysTick */
 #include "../bare/cortex_m.h"
 #include "hwtrain/board.h"
@@ -17,33 +26,42 @@
 #define UART_ON ((1u << 13) | (1u << 3))
 #define MHZ 168u
 #endif
-#define TIMES 400u
+#define MOST 400u
+#define BATCH 8u
 
 static hwt_board_t board;
-static float theta[220], samples[53], work[16];
-static uint8_t receive[128], replies[64], trace[8 * TIMES], slots[2 * TIMES];
+static float theta[13000], samples[BATCH * 794], work[1024];
+static uint8_t receive[128], replies[64], trace[8 * MOST], slots[2 * MOST], wrong[MOST];
+static uint32_t started;
 
 static void put(const char *text) {
     while (*text)
         UART_DATA = (uint8_t)*text++;
 }
 
-static void report(const char *name, uint32_t before, uint32_t after) {
-    uint32_t ticks = (before - after) & 0xFFFFFFu;
-    uint32_t each = (uint32_t)((uint64_t)ticks * 1000u / MHZ / TIMES);
+static uint32_t now(void) {
+    return REGISTER(0xE000E018);
+}
+
+static void start(void) {
+    started = now();
+}
+
+static void report(const char *network, const char *name, uint32_t times) {
+    uint32_t ticks = (started - now()) & 0xFFFFFFu;
+    uint32_t each = (uint32_t)((uint64_t)ticks * 1000u / MHZ / times);
     char digits[12];
     uint8_t at = 11;
     digits[at] = 0;
     do
         digits[--at] = (char)('0' + each % 10u);
     while (each /= 10u);
+    put(network);
+    put(" ");
     put(name);
+    put(" ");
     put(digits + at);
     put("\n");
-}
-
-static uint32_t now(void) {
-    return REGISTER(0xE000E018);
 }
 
 static uint32_t millis(void *context) {
@@ -51,34 +69,75 @@ static uint32_t millis(void *context) {
     return 0;
 }
 
+static void pass(const hwt_code_t *code) {
+    hwt_pattern_t pattern;
+    hwt_present(&board.network, theta, samples, &board.work);
+    if (code == 0)
+        hwt_pass(&board.network, theta, samples, samples + board.network.inputs, 0, 0.0f, &board.work);
+    for (uint32_t probe = 0; code && probe < 2; probe++) {
+        hwt_pattern_at(&pattern, code, probe, board.size);
+        hwt_pass(&board.network, theta, samples, samples + board.network.inputs, &pattern, code->amplitude, &board.work);
+    }
+}
+
+static void learn(const char *network, const char *name, uint8_t rule, uint16_t batch, uint16_t updates) {
+    const hwt_lesson_t lesson = {batch, updates, 1e-4f, 1e-4f, 2.0f, -8.0f, 8.0f, rule, HWT_GOODNESS_SUM, slots, wrong};
+    start();
+    hwt_learn(&board, &lesson, trace);
+    report(network, name, (uint32_t)batch * updates);
+}
+
+static void measure(const char *name, const hwt_network_t *network, uint16_t times, uint8_t one_in) {
+    hwt_block_t block = {{7, 1, HWT_RADEMACHER, 0.01f}, 0, times, 1, 1, 1, 0.01f, -8.0f, 8.0f, HWT_BASELINE_SHARED, slots};
+    const uint32_t length = (uint32_t)network->inputs + hwt_outputs(network);
+    board.network = *network;
+    board.size = hwt_size(network);
+    board.largest = 1.0f;
+    hwt_workspace_init(&board.work, network, work);
+    for (uint32_t i = 0; i < board.size; i++)
+        theta[i] = (float)(hwt_mix32(i) >> 8) * 0x1p-23f - 1.0f;
+    for (uint32_t i = 0; i < BATCH * length; i++)
+        samples[i] = (hwt_mix32(~i) % one_in) ? 0.0f : (float)((hwt_mix32(i) >> 8) + 1u) * 0x1p-24f;
+
+    start();
+    for (uint32_t i = 0; i < times; i++)
+        pass(0);
+    report(name, "forward", times);
+    start();
+    for (uint32_t i = 0; i < times; i++)
+        pass(&block.code);
+    report(name, "two-perturbed", times);
+    start();
+    hwt_train(&board, &block, trace);
+    report(name, "step", times);
+    if (!hwt_can_learn(network, HWT_FORWARD_FORWARD))
+        return;
+    learn(name, "forward-forward", HWT_FORWARD_FORWARD, 1, times);
+    learn(name, "mono-forward", HWT_MONO_FORWARD, 1, times);
+    learn(name, "forward-forward-8", HWT_FORWARD_FORWARD, BATCH, times / BATCH);
+    learn(name, "mono-forward-8", HWT_MONO_FORWARD, BATCH, times / BATCH);
+}
+
 int main(void) {
     static const hwt_port_t port = {.millis = millis};
     static const hwt_config_t config = {
-        .name = "bench", .port = &port, .theta = theta, .theta_size = 220, .samples = samples, .samples_size = 53,
-        .work = work, .work_size = 16, .receive = receive, .receive_size = 128, .replies = replies, .reply_size = 64,
-        .window = 1,
+        .name = "bench", .port = &port, .theta = theta, .theta_size = sizeof theta / sizeof *theta, .samples = samples,
+        .samples_size = sizeof samples / sizeof *samples, .work = work, .work_size = sizeof work / sizeof *work,
+        .receive = receive, .receive_size = 128, .replies = replies, .reply_size = 64, .window = 1,
     };
-    hwt_block_t block = {{7, 1, HWT_RADEMACHER, 0.01f}, 0, TIMES, 1, 1, 1, 0.01f, -8.0f, 8.0f, HWT_BASELINE_SHARED, slots};
+    static const hwt_network_t letters = {
+        49, 2, HWT_MEAN_SQUARED_ERROR, {{4, HWT_SIGMOID, HWT_ADD}, {4, HWT_SIGMOID, HWT_ADD}}};
+    static const hwt_network_t digits = {
+        784, 2, HWT_CROSS_ENTROPY, {{16, HWT_RELU, 2 * HWT_NORMALISE_RMS}, {10, HWT_LINEAR, HWT_ADD}}};
+    static const hwt_network_t deep = {
+        49, 3, HWT_CROSS_ENTROPY,
+        {{16, HWT_RELU, 2 * HWT_NORMALISE_RMS}, {16, HWT_RELU, 2 * HWT_NORMALISE_RMS}, {4, HWT_LINEAR, HWT_ADD}}};
     UART_CONTROL = UART_ON;
     hwt_board_init(&board, &config);
-    board.network = (hwt_network_t){49, 2, HWT_MEAN_SQUARED_ERROR, {{4, HWT_SIGMOID, HWT_ADD}, {4, HWT_SIGMOID, HWT_ADD}}};
-    board.size = hwt_size(&board.network);
-    board.largest = 1.0f;
-    hwt_workspace_init(&board.work, &board.network, work);
-    for (uint32_t i = 0; i < 220; i++)
-        theta[i] = (float)(hwt_mix32(i) >> 8) * 0x1p-23f - 1.0f;
-    for (uint32_t i = 0; i < 53; i++)
-        samples[i] = (float)((hwt_mix32(i) >> 8) + 1u) * 0x1p-24f;
-
-    uint32_t start = now();
-    for (uint32_t i = 0; i < TIMES; i++) {
-        hwt_present(&board.network, theta, samples, &board.work);
-        hwt_pass(&board.network, theta, samples, samples + 49, 0, 0.0f, &board.work);
-    }
-    report("forward ", start, now());
-    start = now();
-    hwt_train(&board, &block, trace);
-    report("step ", start, now());
+    measure("49-4-4", &letters, MOST, 1);
+    measure("784-16-10", &digits, 24, 1);
+    measure("784-16-10-sparse", &digits, 24, 5);
+    measure("49-16-16-4", &deep, 80, 1);
     put("end\n");
     for (;;)
         ;

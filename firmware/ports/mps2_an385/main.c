@@ -46,14 +46,14 @@ static void reset(void *context) {
 }
 
 int main(void) {
-    static float theta[16384], samples[8192], work[1024];
+    static float theta[30720], samples[12800], work[2048];
     static uint8_t receive[1024], replies[4 * 1024];
     static hwt_board_t board;
     static const hwt_port_t port = {&received, hwt_ring_read, write, cortex_millis,
                                     rest, reset, hwt_ring_overruns, hwt_stack_free};
     static const hwt_config_t config = {
         .name = "mps2_an385", .port = &port,
-        .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
+        .theta = theta, .theta_size = 30720, .samples = samples, .samples_size = 12800, .work = work, .work_size = 2048,
         .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
         .ring = HWT_RING_SIZE - 1u,
     };

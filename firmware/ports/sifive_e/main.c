@@ -69,13 +69,13 @@ static void sleep(void) {
 }
 
 int main(void) {
-    static float theta[1024], samples[512], work[128];
+    static float theta[1024], samples[512], work[256];
     static uint8_t receive[1024], replies[1024];
     static hwt_board_t board;
     static const hwt_port_t port = {0, read, write, millis, rest, 0, 0, hwt_stack_free};
     static const hwt_config_t config = {
         .name = "sifive_e", .port = &port,
-        .theta = theta, .theta_size = 1024, .samples = samples, .samples_size = 512, .work = work, .work_size = 128,
+        .theta = theta, .theta_size = 1024, .samples = samples, .samples_size = 512, .work = work, .work_size = 256,
         .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 1, .ring = 8,
     };
     UART_DIV = 138; /* 16 MHz / 115 200 - 1 */

@@ -14,10 +14,8 @@
 #define USART2_BRR REGISTER(0x40004408)
 #define USART2_CR1 REGISTER(0x4000440C)
 #define NVIC_ISER1 REGISTER(0xE000E104)
-#define SR_OVERRUN (1u << 3)
-#define SR_RECEIVED (1u << 5)
-#define SR_SENT (1u << 6)
-#define SR_EMPTY (1u << 7)
+enum { SR_OVERRUN = 1 << 3, SR_RECEIVED = 1 << 5, SR_SENT = 1 << 6, SR_EMPTY = 1 << 7 };
+#define CCM __attribute__((section(".more"))) /* core-coupled memory, 64 KB: in reach of the processor alone */
 
 static hwt_ring_t received;
 
@@ -48,16 +46,16 @@ static void reset(void *context) {
 }
 
 int main(void) {
-    static float theta[16384], samples[8192], work[1024];
-    static uint8_t receive[1024], replies[4 * 1024];
+    static float theta[30720];
+    static CCM float samples[12800], work[2048];
+    static CCM uint8_t receive[1024], replies[4 * 1024];
     static hwt_board_t board;
     static const hwt_port_t port = {&received, hwt_ring_read, write, cortex_millis,
                                     rest, reset, hwt_ring_overruns, hwt_stack_free};
     static const hwt_config_t config = {
-        .name = "stm32f405", .port = &port,
-        .theta = theta, .theta_size = 16384, .samples = samples, .samples_size = 8192, .work = work, .work_size = 1024,
-        .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024, .window = 4,
-        .ring = HWT_RING_SIZE - 1u,
+        .name = "stm32f405", .port = &port, .window = 4, .ring = HWT_RING_SIZE - 1u,
+        .theta = theta, .theta_size = 30720, .samples = samples, .samples_size = 12800, .work = work, .work_size = 2048,
+        .receive = receive, .receive_size = sizeof receive, .replies = replies, .reply_size = 1024,
     };
     RCC_AHB1ENR |= 1u;
     RCC_APB1ENR |= 1u << 17;

@@ -26,6 +26,7 @@ def wire():
     code = messages.Code(7, 0.01, messages.Pattern.WALSH, antithetic=True, hold=2)
     layers = messages.DenseLayer(2), messages.DenseLayer(1, messages.Activation.TANH, messages.Bias.SUBTRACT)
     network = messages.Network(2, layers, low=-8, high=8)
+    last = messages.DenseLayer(3, messages.Activation.LINEAR, messages.Bias.SUBTRACT, messages.Normalise.RMS)
     requests = [
         messages.Hello(), messages.Adopt(0, 0x12345678), network, messages.Write(3, np.array([0, 1, -0.5], np.float32)),
         messages.Read(0, 9), messages.Digest(), messages.Store(1, np.array([0, 1, 1], np.float32)),
@@ -33,6 +34,12 @@ def wire():
         messages.Update(code, 16, 0.5, np.array([0.25, -0.125], np.float32), -8, 8),
         messages.Train(code, 8, 4, [0, 1], 2.0, -8, 8, tau_x=2, tau_theta=4, baseline=messages.Baseline.NONE),
         messages.Rest(), messages.Watchdog(1000), messages.GetCounters(), messages.Reset(),
+        messages.Network(5, (messages.DenseLayer(4, messages.Activation.RELU, normalise=messages.Normalise.L2), last)),
+        messages.Digest(9),
+        messages.Learn(
+            messages.Rule.SYMBA, 2, [4, 0], 0.5, 0.25, -8, 8, 4.0, messages.Goodness.MEAN, wrong=bytes([1, 0, 2, 1])
+        ),
+        messages.Learn(messages.Rule.MONO_FORWARD, 1, [3], 0.5, 0.25),
     ]  # fmt: skip
     for number, request in enumerate(requests):
         frame = messages.to_frame(request, number, 0x12345678)
