@@ -5,15 +5,28 @@ Evaluation reads outputs, never costs, so it neither counts as a measurement of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from hwtrain import checks
-from hwtrain.core import Algorithm, Array, Can, Command, Device, Measure, Predicting, Program, Sample, Task
+from hwtrain.core import (
+    Algorithm,
+    Array,
+    Can,
+    Command,
+    Device,
+    Measure,
+    Predicting,
+    Program,
+    Sample,
+    Task,
+    Validating,
+    counted,
+)
 from hwtrain.costs import Cost
 
 CHUNK = 500  # samples presented at once, which bounds the memory of a convolution
@@ -45,15 +58,15 @@ def evaluate(
     """Metrics of the present parameters, one number per replica.
 
     Returns:
-        `test_cost`, `train_cost`; `test_accuracy`, `train_accuracy` [share] where targets are classes; `gradient_angle`
-        [degrees] where it is known.
+        `test_cost`, `train_cost`; `test_accuracy`, `train_accuracy` [share] where targets are classes; the same for
+        `valid_` where the task has a validation set; `gradient_angle` [degrees] where it is known.
     """
     device.execute([Program(state.theta)])
     metrics: dict[str, Array] = {}
-    for name, sample in (
-        ("test", task.held_out(2**31 if last else setting.samples)),
-        ("train", task.seen(setting.samples)),
-    ):
+    sets = [("test", task.held_out(2**31 if last else setting.samples)), ("train", task.seen(setting.samples))]
+    if isinstance(task, Validating):
+        sets.append(("valid", task.validation(setting.samples)))
+    for name, sample in sets:
         for key, value in _score(device, cost, algorithm, state, sample).items():
             metrics[f"{name}_{key}"] = value
     if setting.angle and Can.GRADIENT in device.spec.can and (estimate := algorithm.gradient(state)) is not None:
@@ -77,15 +90,32 @@ def _score(device: Device, cost: Cost, algorithm: Algorithm, state: Any, sample:
         return {}
     if Can.OUTPUT not in device.spec.can and not isinstance(algorithm, Predicting):
         return {"cost": _measured_cost(device, sample)}
-    classes = bool(np.isin(target, (0.0, 1.0)).all())
-    total = math.prod(target.shape[:-1])
-    spent, right = np.zeros(device.spec.replicas), np.zeros(device.spec.replicas)
+    rows = target[counted(target)]
+    classes = bool(np.isin(rows, (0.0, 1.0)).all() and (rows.shape[-1] == 1 or (rows.sum(axis=-1) == 1).all()))
+    whole = classes and _one_class_throughout(target)
+    spent, right, judged = np.zeros(device.spec.replicas), np.zeros(device.spec.replicas), 0
     for part in _chunks(sample):
         assert part.target is not None
         output = _output(device, algorithm, state, part).astype(np.float64, copy=False)
-        spent = spent + cost(output, part.target).sum(axis=(-2, -1))
-        right = right + _correct(output, part.target).sum(axis=(-2, -1))
-    return {"cost": spent / total, **({"accuracy": right / total} if classes else {})}
+        count = counted(part.target)
+        spent = spent + np.where(count, cost(output, part.target), 0.0).sum(axis=(-2, -1))
+        correct = _correct_sequences(output, part.target, count) if whole else _correct(output, part.target) & count
+        right = right + correct.sum(axis=(-2, -1))
+        judged += int(count.any(axis=-2).sum() if whole else count.sum())
+    return {"cost": spent / len(rows), **({"accuracy": right / judged} if classes else {})}
+
+
+def _one_class_throughout(target: Array) -> bool:
+    """Has every sequence, of more than one step, the same target at all steps that count?"""
+    count = counted(target)[..., None]
+    highest, lowest = np.where(count, target, -1).max(axis=-3), np.where(count, target, 2).min(axis=-3)
+    return target.shape[-3] > 1 and target.shape[-1] > 1 and bool((highest == lowest).all())
+
+
+def _correct_sequences(output: Array, target: Array, count: Array) -> Array:
+    """Is the class of each sequence right, by the mean softmax over the steps that count? (..., 1, b)."""
+    likely = np.where(count[..., None], softmax(output, axis=-1), 0.0).sum(axis=-3, keepdims=True)
+    return _correct(likely, np.where(count[..., None], target, 0.0).max(axis=-3, keepdims=True))
 
 
 def _output(device: Device, algorithm: Algorithm, state: Any, sample: Sample) -> Array:

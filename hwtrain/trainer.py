@@ -25,6 +25,7 @@ from hwtrain.core import (
     Program,
     Sample,
     Stateful,
+    Streaming,
     Task,
     Train,
     joined,
@@ -267,7 +268,7 @@ class Trainer:
                 return "interrupted"
             if (name := self._ended()) is not None:
                 return name
-            before = self._state.step
+            before, began = self._state.step, _began(self._state)
             self._state, metrics, commands = self.step(self._state)
             self._progress = self._progress.after(commands, metrics["cost"], self._clock() - self._began)
 
@@ -279,7 +280,7 @@ class Trainer:
                 self._note_disturbances()
                 if not np.isfinite(mean).any():
                     return "diverged"
-            if now // evaluate_every > before // evaluate_every:
+            if _began(self._state) == now and now // evaluate_every > began // evaluate_every:
                 self._evaluate()
             if self._clock() - saved >= self.recorder.checkpoint_seconds:
                 self._save()
@@ -401,3 +402,9 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _began(state: Any) -> int:
+    """The step at which the sequence now presented began: an evaluation in between would break it off."""
+    began: int = state.began if isinstance(state, Streaming) else state.step
+    return began

@@ -11,6 +11,14 @@ from hydra.utils import get_object, instantiate
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 COSTS = {"mnist": "CrossEntropy", "fashion_mnist": "CrossEntropy", "cifar10": "CrossEntropy"}
+SEQUENCES = {
+    **dict.fromkeys(("jsb_chorales", "nottingham", "muse_data", "piano_midi"), (88, 88, "FrameNLL")),
+    "fsdd": (32, 10, "CrossEntropy"),
+    "braille": (12, 27, "CrossEntropy"),
+    "nmnist": (2312, 10, "CrossEntropy"),
+    "shd": (700, 20, "CrossEntropy"),
+}
+FILES = {"cifar10", "file", "mnist", "fashion_mnist", *SEQUENCES}  # what they present is in files
 
 
 def composed(task, *overrides):
@@ -29,7 +37,7 @@ def test_the_fields_are_those_of_the_task(name):
             assert task[field] == parameter.default or name == "xor", f"{field} has one default, not two"
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in {"cifar10", "file", "mnist", "fashion_mnist"}])
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in FILES])
 def test_network_and_cost_fit_generated_data(name):
     config = composed(name)
     task, network = instantiate(config.task), instantiate(config.network, _convert_="all")
@@ -43,6 +51,14 @@ def test_network_and_cost_fit_images(name, inputs):
     network = instantiate(config.network, _convert_="all")
     assert (network.inputs, network.outputs) == (inputs, 10)
     assert type(instantiate(config.cost)).__name__ == "CrossEntropy"
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_device_network_and_cost_fit_sequences(name):
+    config = composed(name)
+    network = instantiate(config.network, _convert_="all")
+    assert (network.inputs, network.outputs, type(instantiate(config.cost)).__name__) == SEQUENCES[name]
+    assert config.device["_target_"].endswith("Spiking")
 
 
 def test_a_file(tmp_path):
