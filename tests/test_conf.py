@@ -43,7 +43,11 @@ def composed():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(composed, group, choice):
-    words = [*(["device=cells"] if group == "device/cell" else []), f"{group}={choice}", *NEEDED.get((group, choice), [])]
+    words = [
+        *(["device=cells"] if group == "device/cell" else []),
+        f"{group}={choice}",
+        *NEEDED.get((group, choice), []),
+    ]
     if group == "network" and choice == "parity":
         words.append("task=parity")
     settings = composed(*words)

@@ -68,8 +68,8 @@ float hwt_tanh(float x) {
     return x < 0.0f ? -y : y;
 }
 
-/* The root of the mantissa, bit by bit from the top: 24 bits and one to round by. A root that ends exactly there has a square of
- * 49 bits or more, which no float has, so half a unit is never left over. */
+/* The root of the mantissa, bit by bit from the top: 24 bits and one to round by. A root that ended there would have a square
+ * of 49 bits, which no float has, so half a unit is never left over. */
 float hwt_sqrt(float x) {
     word_t word = {.value = x};
     uint32_t rest = word.bits & 0x007FFFFFu, exponent = word.bits >> 23, root = 0, tried = 0;

@@ -5,8 +5,8 @@
  *   Mono-Forward      Gong, Li and Abdulla, arXiv 2501.09238 (2025)
  *
  * No layer waits for another one's error, so at any time only the inputs of one layer, its activities and its errors are held;
- * and no gradient is, since a walk over the matrix sums it, element by element, and takes it off at once. All layers change from
- * the parameters before the update: each passes on activities that it had before its own change.
+ * and no gradient is, since a walk over the matrix sums it, element by element, and takes it off at once. All layers change
+ * from the parameters before the update: each passes on activities that it had before its own change.
  *
  * As in network.h, the order of operations is part of the contract (tests/firmware/reference.py is the same in numpy):
  *
@@ -18,8 +18,8 @@
  *             = rate / batch * ((softmax - target) . class matrix * slope) for Mono-Forward
  *             = rate / batch * (softmax - target) for a class matrix, and with its own rate for the read-out
  *   bias      -+= sum of e over samples from +0, for each sample the positive version before the negative one
- *   theta_ij  -= sum of x_i * (scale * e_j) as hwt_descend has it, over the positive versions, then the negative ones; where both
- *                have the same x_i, in the first layer behind the label, over samples, with the sum of both for e_j
+ *   theta_ij  -= sum of x_i * (scale * e_j) as hwt_descend has it, over the positive versions, then the negative ones; where
+ *                both have the same x_i, in the first layer behind the label, over samples, with the sum of both for e_j
  *
  * Errors are thus kept times rate / batch, so that they are what parameters move by. Parameters are limited when the update is
  * over. A matrix, or biases, that would move by something that is not finite stay as they are. */

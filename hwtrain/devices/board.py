@@ -1,9 +1,9 @@
 """A network on a board: commands as requests, however small the board's memory is.
 
 What the board holds is mirrored here, so that only what changes is sent: parameters that follow from the last ones go
-as a recipe of a few bytes (`Change`), samples stay in the board's store, and a board that trains by itself is asked for
-a checksum of where it has come; one that learns by a local rule, for where itself. A board that restarted gets
-everything again, and the commands in hand are carried out from the start.
+as a recipe of a few bytes (`Change`), samples stay in the board's store, a board that trains by itself is asked for a
+checksum of where it has come, and one that learns by a local rule for all of it. A board that restarted gets everything
+again, and the commands in hand are carried out from the start.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ static void fail(const char *what, unsigned long turn) {
 /* A sound frame; contents mostly small numbers, so that many get past the first check. */
 static void sound_frame(const hwt_board_t *board) {
     static const uint8_t kinds[] = {HWT_HELLO, HWT_ADOPT, HWT_NETWORK, HWT_WRITE, HWT_READ, HWT_DIGEST, HWT_SAMPLE, HWT_MEASURE,
-                                    HWT_MEASURE, HWT_UPDATE, HWT_TRAIN, HWT_TRAIN, HWT_REST, HWT_WATCHDOG, HWT_COUNTERS, HWT_RESET,
-                                    HWT_NETWORK, HWT_LEARN, HWT_LEARN, HWT_LEARN};
+                                    HWT_MEASURE, HWT_UPDATE, HWT_TRAIN, HWT_TRAIN, HWT_REST, HWT_WATCHDOG, HWT_COUNTERS,
+                                    HWT_RESET, HWT_NETWORK, HWT_LEARN, HWT_LEARN, HWT_LEARN};
     static const uint8_t lengths[] = {0, 8, 20, 12, 6, 0, 20, 24, 24, 36, 38, 40, 0, 4, 0, 0, 24, 30, 31, 32};
     uint8_t frame[300], which = (uint8_t)(draw() % sizeof kinds), tame = draw() % 4u != 0;
     uint16_t length = draw() % 8u ? lengths[which] : (uint16_t)(draw() % 180u);
