@@ -18,11 +18,11 @@ LAYERS = [  # a module may import from its own layer, where that makes no circle
     {"devices", "algorithms"},
     {"report", "checkpoint", "evaluation", "recorder", "trainer"},
     {"config", "conformance"},
-    {"__main__", "doctor"},
+    {"__main__", "doctor", "characterise"},
 ]
 OWNERS = {
     "hydra": {"config.py"},
-    "omegaconf": {"config.py", "__main__.py"},
+    "omegaconf": {"config.py", "__main__.py", "characterise/__main__.py", "characterise/gap.py"},
     "serial": {"devices/serial.py"},
     "pyvisa": {"devices/visa.py"},
     "unicorn": {"emulators/cortex_m.py"},
@@ -30,7 +30,7 @@ OWNERS = {
     "urllib": {"tasks/fetch.py"},
     "pytest": {"conformance.py"},
     "hypothesis": {"conformance.py"},
-    "argparse": {"report/command.py", "doctor.py"},
+    "argparse": {"report/command.py", "doctor.py", "characterise/gap.py"},
 }
 
 
