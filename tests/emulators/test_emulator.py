@@ -130,6 +130,7 @@ def test_another_port_is_tried_where_one_is_taken(kept, monkeypatch):
 
 PARENT = """
 import os, pathlib, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as behind an &
 from hwtrain.emulators import Emulator
 board, route, cache, way = sys.argv[1:]
 made = []
