@@ -78,7 +78,6 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     device = config.build(settings.device)
     try:
         _check_device(device)
-        folder.mkdir(parents=True, exist_ok=True)
         limits = own.measurements, own.writes, own.low, own.high, own.read_seconds
         bench = Bench(device, folder, *limits, resume=resume)
         if not resume:

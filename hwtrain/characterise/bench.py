@@ -78,6 +78,8 @@ class Bench:
         self._held: Array | None = None  # parameters on the device, where they are known
         kept = self._restored() if resume else None
         self._record = Record(folder, resume=resume, keep=kept)
+        if Can.STATE in spec.can:  # it goes on as if it had never stopped
+            self._record.session = 0
         lost = [exchange for exchange in self._record.done if not exchange.readings]
         self._waiting = [exchange for exchange in self._record.done if exchange.readings][::-1]
         self.spent = (sum(exchange.measurements for exchange in lost), sum(exchange.writes for exchange in lost))

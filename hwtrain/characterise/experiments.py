@@ -101,7 +101,7 @@ def grounded(
     if start is None:
         theta = (low + high) / 2 + room * (2 * draws.uniform(draws.derive(seeds, "start"), 0, spec.size) - 1)
     else:
-        theta = start(spec, seeds)
+        theta = start(bench.device, seeds)
     theta = np.clip(np.asarray(theta, spec.dtype).astype(float), low + room, high - room)
     seen = task.seen(1)
     assert seen.target is not None

@@ -132,7 +132,7 @@ def recommend(
         None where the gradient is not seen above the noise.
     """
     amplitudes, resting, rungs = data["amplitudes"], data["resting"], data["rungs"]
-    found = _settings(landscape(amplitudes, resting, rungs, noise, rest_noise, size), amplitudes, target)
+    found = choose(landscape(amplitudes, resting, rungs, noise, rest_noise, size), amplitudes, target)
     if found is None:
         return None
     many = len(rungs)
@@ -140,11 +140,11 @@ def recommend(
     again = []
     for pick in picks:
         other = landscape(amplitudes, resting[pick], rungs[pick], noise, rest_noise, size)
-        if (one := _settings(other, amplitudes, target, found[3])) is not None:
+        if (one := choose(other, amplitudes, target, found[3])) is not None:
             again.append(one[:3])
     again.append(found[:3])
     low, high = np.quantile(np.array(again), [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
-    amplitude, probes, eta = map(Interval, found[:3], np.minimum(low, found[:3]), np.maximum(high, found[:3]))
+    amplitude, probes, eta = map(Interval, found[:3], map(min, low, found[:3]), map(max, high, found[:3]))
     return Advice(amplitude, probes, eta, found[3], found[4])
 
 
@@ -181,10 +181,20 @@ def landscape(amplitudes: Array, resting: Array, rungs: Array, noise: float, res
     )
 
 
-def _settings(
+def choose(
     seen: Landscape, amplitudes: Array, target: float, only: str = ""
 ) -> tuple[float, float, float, str, float] | None:
-    """Amplitude, tau_theta, eta, baseline, signal-to-noise ratio, of the baseline that needs fewer measurements."""
+    """Settings for a landscape, with the baseline that needs fewer measurements.
+
+    Args:
+        seen: the landscape.
+        amplitudes: that it was seen at; none larger is chosen.
+        target: share of the first cost at which training must still go on.
+        only: the baseline, if not the better one.
+
+    Returns:
+        Amplitude, tau_theta, eta, baseline, signal-to-noise ratio; None where there is no gradient.
+    """
     if seen.square <= 0 or seen.cost <= 0:
         return None
     best: tuple[float, tuple[float, float, float, str, float]] | None = None

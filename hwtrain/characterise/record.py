@@ -60,6 +60,7 @@ class Record:
         self.path = folder / NAME
         self.done: list[Exchange] = []
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             if resume and self.path.exists():
                 if keep is not None:
                     os.truncate(self.path, keep)

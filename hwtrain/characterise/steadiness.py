@@ -17,6 +17,7 @@ from hwtrain.characterise.chip import EXACT, SURE, Chip, Data, Finding, stated
 from hwtrain.characterise.estimates import Interval, Walks
 from hwtrain.core import Array
 
+IMPOSSIBLE = 1e9  # a negative log-likelihood, and finite
 LATE = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # readings that parameters stay as they were written, about
 
 
@@ -110,7 +111,7 @@ def ageing(chip: Chip) -> list[Finding]:
         factor = ((count + 1 + late) / (1 + late)) ** -nu
         factor /= factor[: data["reshrunk"]].mean()  # the curve was read as often, while the same went on
         if not lowest <= factor[-1] < 1 / lowest:
-            return math.inf
+            return IMPOSSIBLE
         rest = first - curve(factor)
         return 0.5 * first.size * math.log(max(float(rest.var()), 1e-300))
 

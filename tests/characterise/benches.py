@@ -31,11 +31,11 @@ def chips(count=None, sizes=(9, 6, 3), **imperfections):
     return Simulated(mlp(list(sizes)), COST, chips=count, **{"low": -4.0, "high": 4.0, **imperfections})
 
 
-def measured(device, folder, measurements=20000, writes=1000, read_seconds=0.0, **more):
+def measured(device, folder, measurements=20000, writes=1000, read_seconds=0.0, seed=0, **more):
     """All readings of a device, and the bench they were made on."""
     given = task(device.spec.inputs, device.spec.outputs)
     with Bench(device, folder, measurements, writes, read_seconds=read_seconds, **more) as bench:
-        return experiments.measure(bench, experiments.ground(bench, given, Uniform(), 0)), bench
+        return experiments.measure(bench, experiments.ground(bench, given, Uniform(), seed)), bench
 
 
 def concluded(done, level=0.95):
@@ -59,7 +59,7 @@ class Moody:
 
     def __init__(self, decay=0.0, settle=0.0, noise=1e-3, can=Can.COST | Can.PROBE):
         self.decay, self.settle, self.noise = decay, settle, noise
-        self.spec = DeviceSpec("moody", 4, 1, 5, can, low=-4.0, high=4.0, noise=noise)
+        self.spec = DeviceSpec("moody", 4, 1, 5, can, low=-4.0, high=4.0)
         self.random = np.random.default_rng(0)
         self.theta = self.before = np.zeros(5)
         self.readings = self.rests = 0
