@@ -30,6 +30,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hwtrain import checkpoint, draws
+from hwtrain.algorithms.forward_forward import ForwardForward
+from hwtrain.algorithms.mono_forward import MonoForward
 from hwtrain.core import (
     Algorithm,
     Array,
@@ -38,6 +40,7 @@ from hwtrain.core import (
     Command,
     Device,
     DeviceSpec,
+    Learn,
     Measure,
     Perturbation,
     Probes,
@@ -55,6 +58,7 @@ from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, HwtrainError, LimitError
 from hwtrain.limits import check
+from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
 from hwtrain.tasks.parity import parity
@@ -378,6 +382,35 @@ class DeviceConformance:
         wanted = {"modulation": modulation, "baseline": costs[0] * (baseline != "none")}
         bench.agree(_arrays(traced), wanted, "a block of training does not read what the same ticks read one by one")
         bench.agree(own, bench.look(at), "after a block of training the device does not hold what its costs lead to")
+
+    @pytest.mark.parametrize("rule", Learn.RULES)
+    def test_learning_by_itself_equals_the_rule_on_the_host(self, bench: _Bench, rule: str) -> None:
+        bench.needs(Can.LEARN | Can.ACTIVITY | Can.OUTPUT)
+        spec, updates, batch = bench.spec, 4, 2
+        bare = {layer.normalise == "none" for layer in spec.layers[1:]}
+        if bare != {rule == "mono_forward"}:
+            pytest.skip("the network normalises between layers as the rule does not want it")
+        labels = np.int64(spec.outputs * draws.uniform(_seeds(spec.replicas, 5), 0, updates * batch))
+        shown = _sample(spec, (1, updates * batch), spec.replicas)
+        shown = replace(shown, target=np.eye(spec.outputs)[labels][..., None, :, :])
+        states = []
+        for block in (1, updates):
+            algorithm = _local_rule(rule, on_device=block > 1, block=block)
+            state = algorithm.init(spec, _seeds(spec.replicas, 7))
+            for first in range(0, updates, block):
+                part = slice(first * batch, (first + block) * batch)
+                assert shown.target is not None
+                sample = Sample(shown.x[..., part, :], shown.target[..., part, :])
+                state, _ = algorithm.tell(state, sample, bench.execute(algorithm.ask(state, sample)))
+            held = {"theta": state.theta, "classes": getattr(state, "classes", None)}
+            states.append({name: value for name, value in held.items() if value is not None and value.size})
+        host, own = states
+        bench.agree(
+            own,
+            host,
+            "what a device learns by itself is not what the host makes of its activities",
+            rounding=32 * updates * float(np.finfo(np.float32).eps),
+        )
 
     @pytest.mark.parametrize("hold", [1, 2])
     @pytest.mark.parametrize("site", list(Site), ids=lambda site: str(site.value))
@@ -1310,6 +1343,16 @@ def _range(spec: DeviceSpec) -> tuple[float, float]:
     if not math.isfinite(low):
         low = high - 1 if math.isfinite(high) else -0.5
     return low, high if math.isfinite(high) else low + 1
+
+
+def _local_rule(name: str, *, on_device: bool, block: int) -> Algorithm:
+    """A rule that a device can run by itself, by plain steps in single precision."""
+    common: dict[str, Any] = {"eta": 0.1, "readout_eta": 0.05, "optimizer": Descent(), "precision": "single"}
+    common |= {"on_device": on_device, "block": block}
+    if name == "mono_forward":
+        return MonoForward(**common)
+    loss = "threshold" if name == "forward_forward" else "symba"
+    return ForwardForward(**common, loss=loss, goodness="mean")
 
 
 def _sample(spec: DeviceSpec, shape: Sequence[int], replicas: tuple[int, ...] = (), number: int = 0) -> Sample:

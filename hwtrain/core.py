@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum, Flag, auto
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -414,8 +414,8 @@ class Learn(Value):
     """Run updates of a local learning rule on the device, one after another, which changes its parameters by itself.
 
     An update presents the next `batch` samples and changes all layers at once, from the parameters before it, by plain
-    descent: theta <- clip(theta - rate * gradient), gradients being means over the batch, as `LocalRule` defines them
-    (hwtrain/algorithms/local.py). The reading brings back `theta`, `local`, and the `cost` of every update.
+    descent: theta <- clip(theta - rate * gradient), gradients being means over the batch, as `ForwardForward.contrast` and
+    `MonoForward.tell` (hwtrain/algorithms) define them. The reading brings back `theta`, `local`, and the `cost` of every update.
 
     Args:
         rule: "forward_forward", "symba" or "mono_forward".
@@ -431,6 +431,8 @@ class Learn(Value):
         local: mono-forward's class matrices, (..., q): one (classes, units) after another, for every hidden layer but
             the last, whose class matrix is the read-out.
     """
+
+    RULES: ClassVar[tuple[str, ...]] = ("forward_forward", "symba", "mono_forward")
 
     rule: str
     sample: Sample

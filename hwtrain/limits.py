@@ -116,8 +116,15 @@ def _check_learn(spec: DeviceSpec, block: Learn) -> None:
         raise CapabilityError(
             f"a block of local learning wants LEARN; {spec.name!r} offers {spec.can.names()}. Nothing was sent."
         )
+    if block.rule not in Learn.RULES:
+        raise CapabilityError(
+            f"{block.rule!r} is no local rule that devices run by themselves; those are {', '.join(Learn.RULES)}. "
+            "Set algo.on_device=false. Nothing was sent."
+        )
     _check_sample(spec, block.sample, needs_target=True)
     samples = block.sample.x.shape[-2]
+    if block.rule != "mono_forward":
+        _check_wrong(spec, block)
     if block.batch < 1 or not samples or samples % block.batch:
         raise LimitError(f"{samples} samples are no whole number of batches of {block.batch}. Nothing was sent.")
     if not spec.low <= block.low < block.high <= spec.high:
@@ -125,6 +132,18 @@ def _check_learn(spec: DeviceSpec, block: Learn) -> None:
             f"a block of local learning would keep parameters within {block.low:g} to {block.high:g}{_unit(spec)}; "
             f"{spec.name!r} holds {spec.low:g} to {spec.high:g}{_unit(spec)}. Nothing was sent."
         )
+
+
+def _check_wrong(spec: DeviceSpec, block: Learn) -> None:
+    wanted = block.sample.x.shape[:-1]
+    wrong = np.zeros(0) if block.wrong is None else np.asarray(block.wrong)
+    if wrong.shape != wanted or not ((wrong >= 0) & (wrong < spec.outputs)).all():
+        raise LimitError(
+            f"forward-forward shows {spec.name!r} one wrong label of 0 to {spec.outputs - 1} for each of "
+            f"{math.prod(wanted)} samples; it was given others. Nothing was sent."
+        )
+    if (right := wrong == block.sample.target.argmax(axis=-1)).any():  # type: ignore[union-attr]
+        raise LimitError(f"{right.sum()} of the wrong labels for {spec.name!r} are right. Nothing was sent.")
 
 
 def _check_sample(spec: DeviceSpec, sample: Sample, *, needs_target: bool) -> None:

@@ -130,10 +130,10 @@ class ForwardForward(local.Descending):
                     "goodness of the layer before. Set network.normalise=rms, or let the host normalise between "
                     "single layers (device=chain)."
                 )
-        if self._labelled and spec.inputs < spec.outputs:
+        if self._labelled and spec.inputs <= spec.outputs:
             raise ConfigError(
-                f"forward-forward writes the label over the first {spec.outputs} inputs; {spec.name!r} has "
-                f"{spec.inputs}. Set algo.negatives=pair algo.readout=softmax."
+                f"forward-forward writes the label over the first {spec.outputs} inputs and needs others beside; "
+                f"{spec.name!r} has {spec.inputs}. Set algo.negatives=pair algo.readout=softmax."
             )
         if self.sweep_from >= len(begun.layers):
             raise ConfigError(

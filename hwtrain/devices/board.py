@@ -428,7 +428,9 @@ class Board:
     def _learn(self, plan: _Plan, block: Learn) -> None:
         """As many requests as the board's memory makes of the block; then all that it has become is read."""
         room, rule = self._room, Rule[block.rule.upper()]
-        wrong = _wrong_labels(self._spec, block) if rule is not Rule.MONO_FORWARD else None
+        wrong = None
+        if rule is not Rule.MONO_FORWARD:
+            wrong = np.asarray(block.wrong, np.uint8).reshape(-1, block.batch)
         _check_learn(self.identity, room, self._network, block)
         rows = _rows(self._spec, block.sample).reshape(-1, block.batch, room.values)
         with np.errstate(over="ignore"):  # refused below
@@ -667,18 +669,6 @@ def _check_learn(identity: Identity, room: _Room, network: messages.Network, blo
                 "Choose a smaller task.batch or network (network.sizes=[...]), or algo.on_device=false. "
                 "Nothing was sent."
             )
-
-
-def _wrong_labels(spec: DeviceSpec, block: Learn) -> NDArray[np.uint8]:
-    """Wrong labels as a board is told of them, (updates, batch)."""
-    samples = block.sample.x.shape[-2]
-    wrong = np.zeros(0) if block.wrong is None else np.asarray(block.wrong)
-    if wrong.size != samples or not ((wrong >= 0) & (wrong < spec.outputs)).all():
-        raise LimitError(
-            f"forward-forward shows {spec.name!r} one wrong label of 0 to {spec.outputs - 1} for each of {samples} "
-            "samples; it was given others. Nothing was sent."
-        )
-    return wrong.astype(np.uint8).reshape(-1, block.batch)
 
 
 def _code(probes: Probes, size: int) -> Code | None:

@@ -30,6 +30,27 @@ class TestBoards(DeviceConformance):
     test_closes_twice_and_rests_after_close = None  # a closed board stays closed: below
 
 
+@pytest.fixture(
+    scope="module", params=[(b, n) for b in ("host", "stm32f405") for n in ("none", "rms")], ids=lambda p: "-".join(p)
+)
+def pupil(request):
+    name, normalise = request.param
+    needs(name)
+    board = Emulated(name, mlp([5, 4, 3, 2], "relu", "linear", normalise=normalise), CrossEntropy(), low=-4, high=4)
+    yield board
+    board.close()
+
+
+class TestBoardsThatLearn(DeviceConformance):
+    """Networks that the local rules want."""
+
+    @pytest.fixture
+    def device(self, pupil):
+        return pupil
+
+    test_closes_twice_and_rests_after_close = None
+
+
 class TestClosedBoard(DeviceConformance):
     @pytest.fixture
     def device(self):
