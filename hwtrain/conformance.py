@@ -1433,10 +1433,11 @@ def _of_replica(command: Command, index: int) -> Command:
 
 def _training_cost(device: Device, task: Task, theta: Array) -> Array:
     sample = task.seen(1000)
+    hold = [] if Can.PULSE in device.spec.can else [Program(theta)]
     if Can.COST in device.spec.can:
-        (reading,) = device.execute([Program(theta), Measure(sample)])
+        (reading,) = device.execute([*hold, Measure(sample)])
         return _field(reading, "cost")[..., 0]
-    (reading,) = device.execute([Program(theta), Measure(sample, observe=Can.OUTPUT)])
+    (reading,) = device.execute([*hold, Measure(sample, observe=Can.OUTPUT)])
     assert sample.target is not None
     cost = MeanSquaredError()(_field(reading, "output")[..., 0, :, :, :], sample.target)
     return cast(Array, cost.mean(axis=(-2, -1)))

@@ -126,6 +126,8 @@ class DeviceSpec:
         noise: standard deviation of one cost reading, in units of the cost.
         replicas: shape of the replica axes, () for a bench.
         step: what one programming pulse changes a parameter by, roughly; 0 where there are none.
+        fast_step: the same in a second array of as many cells, which takes pulses and is read but acts on no output
+            (the array A of Tiki-Taka, hwtrain/algorithms/tiki_taka.py); 0 where there is none.
         layers: what stands inside, () for a black box.
         precision: "double", or "single": the device holds parameters as float32, and changes them as `Change` says.
     """
@@ -141,6 +143,7 @@ class DeviceSpec:
     noise: float = 0.0
     replicas: tuple[int, ...] = ()
     step: float = 0.0
+    fast_step: float = 0.0
     layers: tuple[Layer, ...] = ()
     precision: str = "double"
 
@@ -332,14 +335,24 @@ class Pulse(Value):
 
     Args:
         counts: (..., p) whole numbers: so many pulses up, or down where negative.
+        fast: in the second array?
     """
 
     counts: Array
+    fast: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read(Value):
-    """Report the parameters, as well as the device can read them."""
+    """Report the parameters, as well as the device can read them.
+
+    Args:
+        which: indices of parameters, (k,), in whose order they are reported; None is all.
+        fast: of the second array?
+    """
+
+    which: NDArray[np.int64] | None = None
+    fast: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -414,8 +427,9 @@ class Learn(Value):
     """Run updates of a local learning rule on the device, one after another, which changes its parameters by itself.
 
     An update presents the next `batch` samples and changes all layers at once, from the parameters before it, by plain
-    descent: theta <- clip(theta - rate * gradient), gradients being means over the batch, as `ForwardForward.contrast` and
-    `MonoForward.tell` (hwtrain/algorithms) define them. The reading brings back `theta`, `local`, and the `cost` of every update.
+    descent: theta <- clip(theta - rate * gradient), gradients being means over the batch, as `ForwardForward.contrast`
+    and `MonoForward.tell` (hwtrain/algorithms) define them. The reading brings back `theta`, `local`, and the `cost` of
+    every update.
 
     Args:
         rule: "forward_forward", "symba" or "mono_forward".
@@ -473,7 +487,7 @@ class Reading(Value):
         gradient: (..., k, p).
         baseline: of every tick of a block of training, (..., k); 0 without one.
         modulation: of every tick of a block of training, cost under the perturbation less baseline, (..., k).
-        theta: parameters as they were read, or as a block of local learning left them, (..., p).
+        theta: parameters as they were read, (..., p) or (..., k), or as a block of local learning left them.
         local: and of the class matrices, (..., q).
     """
 

@@ -61,7 +61,8 @@ def evaluate(
         `test_cost`, `train_cost`; `test_accuracy`, `train_accuracy` [share] where targets are classes; the same for
         `valid_` where the task has a validation set; `gradient_angle` [degrees] where it is known.
     """
-    device.execute([Program(state.theta)])
+    if Can.PULSE not in device.spec.can:  # which hold what their pulses have made of them
+        device.execute([Program(state.theta)])
     metrics: dict[str, Array] = {}
     sets = [("test", task.held_out(2**31 if last else setting.samples)), ("train", task.seen(setting.samples))]
     if isinstance(task, Validating):

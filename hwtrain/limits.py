@@ -40,8 +40,7 @@ def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = No
                 _check_pulse(spec, command)
                 theta = None
             case Read():
-                if Can.READ not in spec.can:
-                    raise CapabilityError(f"{spec.name!r} cannot read its parameters. Nothing was sent.")
+                _check_read(spec, command)
             case Measure():
                 _check_measure(spec, command, theta)
             case Train():
@@ -82,6 +81,25 @@ def _check_pulse(spec: DeviceSpec, command: Pulse) -> None:
         raise LimitError(
             f"pulses of shape {counts.shape} and type {counts.dtype}; {spec.name!r} takes whole numbers, "
             f"{(*spec.replicas, spec.size)}. Nothing was sent."
+        )
+    _check_fast(spec, command)
+
+
+def _check_read(spec: DeviceSpec, command: Read) -> None:
+    if Can.READ not in spec.can:
+        raise CapabilityError(f"{spec.name!r} cannot read its parameters. Nothing was sent.")
+    which = command.which
+    if which is not None and not (which.ndim == 1 and ((which >= 0) & (which < spec.size)).all()):
+        raise LimitError(
+            f"{spec.name!r} has parameters 0 to {spec.size - 1}; others were to be read. Nothing was sent."
+        )
+    _check_fast(spec, command)
+
+
+def _check_fast(spec: DeviceSpec, command: Pulse | Read) -> None:
+    if command.fast and not spec.fast_step:
+        raise CapabilityError(
+            f"{spec.name!r} has no second array of cells. Set device=pulsed, or device.fast=same. Nothing was sent."
         )
 
 

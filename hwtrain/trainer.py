@@ -23,6 +23,7 @@ from hwtrain.core import (
     Learn,
     Measure,
     Program,
+    Pulse,
     Sample,
     Stateful,
     Streaming,
@@ -381,6 +382,8 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
                 if command.theta is not programmed:
                     writes += not np.array_equal(command.theta, programmed)
                     programmed = command.theta
+            case Pulse():
+                writes += bool(command.counts.any())
             case Measure():
                 if command.probes is not None:
                     perturbed += command.probes.count

@@ -24,10 +24,11 @@ from hwtrain.costs import Cost
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, LimitError
 from hwtrain.limits import check
+from hwtrain.sim.arrays import BLIND, steps_due
 from hwtrain.sim.cells import Cell
 from hwtrain.sim.networks import Network
 
-SCHEMES = ("open_loop", "threshold", "mixed_precision", "write_verify")
+SCHEMES = (*BLIND, "write_verify")
 
 
 class Programmed:
@@ -62,7 +63,7 @@ class Programmed:
             raise CapabilityError(f"device.programming={scheme} needs {missing.names()}; {inner.spec.name!r} has not")
         self._inner, self._scheme, self._tolerance, self._rounds = inner, scheme, tolerance, rounds
         self._most, self._step = most_pulses, inner.spec.step
-        self._spec = replace(inner.spec, can=inner.spec.can & ~Can.PULSE, step=0.0)
+        self._spec = replace(inner.spec, can=inner.spec.can & ~Can.PULSE, step=0.0, fast_step=0.0)
         shape = (*self._spec.replicas, self._spec.size)
         self._target = np.clip(np.zeros(shape), self._spec.low, self._spec.high)
         self._believed = self._target.copy()
@@ -139,14 +140,7 @@ class Programmed:
         """The pulses of a write that never looks."""
         moved = target != self._target
         missing = (target - self._believed) / self._step
-        match self._scheme:
-            case "open_loop":
-                counts = np.rint(missing)
-            case "threshold":
-                counts = np.sign(missing) * (np.abs(missing) >= 0.5)
-            case _:
-                counts = np.trunc(missing)
-        counts = np.where(moved, counts, 0).astype(np.int64)
+        counts = np.where(moved, steps_due(self._scheme, missing), 0).astype(np.int64)
         pulses = self._counted(counts)
         self._believed = self._believed + counts * self._step
         self._target = target
@@ -190,6 +184,7 @@ def simulated_cells(
     tolerance: float = 1.0,
     rounds: int = 20,
     most_pulses: int | None = None,
+    fast: Cell | str | None = None,
     seed: int = 0,
     chips: int | None = None,
     precision: str = "double",
@@ -204,8 +199,11 @@ def simulated_cells(
 ) -> Device:
     """The simulator with parameters in cells; pulsed ones take values by `programming`, or None to take pulses only.
 
+    `fast` is how a second array of cells stores, "same" is as the first, None is no such array.
     For the other settings see `Simulated` and `Programmed`.
     """
+    if isinstance(fast, str):
+        checks.one_of("device.fast", fast, ("same",))
     device = Simulated(
         network,
         cost,
@@ -221,6 +219,7 @@ def simulated_cells(
         read_noise=read_noise,
         read_seconds=read_seconds,
         cell=cell,
+        fast=cell if isinstance(fast, str) else fast,
     )
     if programming is None or not cell.pulsed:
         return device

@@ -61,6 +61,7 @@ class Simulated:
         read_seconds: time one measurement takes [s], one for evaluation too; drift needs it.
         cell: how parameters are stored (hwtrain/sim/cells.py), in place of `parameter_variation`, `stuck`, `low`,
             `high`, `parameter_bits`, `programming`, `update_noise` and `drift`; None is values with these.
+        fast: how the second array of cells stores, that of `DeviceSpec.fast_step`; it moves by pulses. None is none.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Simulated:
         drift: float = 0.0,
         read_seconds: float = 0.0,
         cell: Cell | None = None,
+        fast: Cell | None = None,
     ) -> None:
         for name, value in (
             ("activation_variation", activation_variation),
@@ -148,6 +150,9 @@ class Simulated:
             )
         else:
             self._store = Cells(chip, network.size, cell)
+        if fast is not None and not (cell is not None and cell.pulsed and fast.pulsed):
+            raise ConfigError("device.fast: both arrays must take pulses; one of these cells is written.")
+        self._fast = None if fast is None else Cells(draws.derive(chip, "second array"), network.size, fast)
         self._aging = self._store.ages and read_seconds > 0
         self._spec = DeviceSpec(
             name="sim" if chips is None else f"sim ({chips} chips)",
@@ -158,6 +163,7 @@ class Simulated:
             high=self._store.high,
             unit=self._store.unit,
             step=self._store.step,
+            fast_step=0.0 if self._fast is None else self._fast.step,
             noise=max(self._probe_noise, self._baseline_noise),
             replicas=self._replicas,
             layers=network.layers,
@@ -194,10 +200,11 @@ class Simulated:
                 case Program():
                     self._store.program(command.theta)
                 case Pulse():
-                    self._store.pulse(command.counts)
+                    self._array(command).pulse(command.counts)
                 case Read():
-                    readings.append(Reading(theta=self._store.read()))
-                    self._store.pass_time(self._read_seconds)
+                    theta = self._array(command).read()
+                    readings.append(Reading(theta=theta if command.which is None else theta[..., command.which]))
+                    self._pass_time(1)
                 case Measure():
                     if self._only_cost(command):
                         sharing.append(command)
@@ -211,14 +218,32 @@ class Simulated:
     def close(self) -> None:
         """Nothing to let go of."""
 
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """What became of cells."""
+        fast = {} if self._fast is None else {f"fast array: {k}": n for k, n in self._fast.counts().items()}
+        return {"traffic": {**self._store.counts(), **fast}, "disturbances": {}}
+
     def snapshot(self) -> dict[str, Array]:
-        """What the store keeps, and the counts that name cycle draws."""
-        return {**self._store.snapshot(), **{name: np.asarray(count) for name, count in self._counts.items()}}
+        """What the stores keep, and the counts that name cycle draws."""
+        fast = {} if self._fast is None else {f"fast.{name}": kept for name, kept in self._fast.snapshot().items()}
+        counts = {name: np.asarray(count) for name, count in self._counts.items()}
+        return {**self._store.snapshot(), **fast, **counts}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """The inverse of `snapshot`."""
         self._store.restore(snapshot)
+        if self._fast is not None:
+            fast = {name: kept for name, kept in snapshot.items() if name.startswith("fast.")}
+            self._fast.restore({name.removeprefix("fast."): kept for name, kept in fast.items()})
         self._counts = {name: int(snapshot[name]) for name in self._counts}
+
+    def _array(self, command: Pulse | Read) -> Store:
+        return self._store if self._fast is None or not command.fast else self._fast
+
+    def _pass_time(self, readings: int) -> None:
+        for store in (self._store, self._fast):
+            if store is not None:
+                store.pass_time(self._read_seconds * readings)
 
     def _only_cost(self, command: Command) -> TypeGuard[Measure]:
         if not isinstance(command, Measure) or command.observe is not Can.COST or self._aging:
@@ -267,7 +292,7 @@ class Simulated:
         if Can.GRADIENT in observe:
             reading["gradient"] = self._gradient(theta, x, sample, shift)
         if self._aging and observe != Can.GRADIENT:
-            self._store.pass_time(self._read_seconds * (1 if command.probes is None else command.probes.count))
+            self._pass_time(1 if command.probes is None else command.probes.count)
         return Reading(**reading)
 
     def _perturbed(self, command: Measure) -> Array:

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks, draws
-from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, Measure, Program, Reading, Sample, counted
+from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, Measure, Program, Read, Reading, Sample, counted
 from hwtrain.costs import Cost
 from hwtrain.errors import LimitError
 from hwtrain.limits import check
+from hwtrain.sim.arrays import Arrays
+from hwtrain.sim.cells import Cell
 from hwtrain.sim.neurons import Surrogate
 from hwtrain.sim.spiking import Cells, Memory, Pass, SpikingNetwork
+from hwtrain.sim.stores import Store, Values
 
 
 class Layered(Protocol):
@@ -89,6 +92,11 @@ class Spiking:
         high: highest parameter value.
         cost_noise: standard deviation of a cost reading [cost].
         read_noise: of every reported membrane, and of outputs that are no spikes.
+        cell: how elements of matrices are stored (hwtrain/sim/cells.py), in place of `stuck`, `low` and `high`; biases
+            stay numbers. Read noise of a cell is new in every measurement, not in every step of one. None is numbers.
+        programming: "open_loop", "threshold" or "mixed_precision": how wishes reach cells (hwtrain/sim/arrays.py).
+        step: of the last two [parameter unit]; None is that of a pulse, and of written cells 1/32 of the range.
+        read_seconds: time one measurement takes [s], one for evaluation too; 0 lets none pass.
     """
 
     def __init__(
@@ -104,34 +112,52 @@ class Spiking:
         high: float | None = None,
         cost_noise: float = 0.0,
         read_noise: float = 0.0,
+        cell: Cell | None = None,
+        programming: str = "threshold",
+        step: float | None = None,
+        read_seconds: float = 0.0,
     ) -> None:
         checks.number("device.stuck", stuck, 0, 1, "a share")
         checks.number("device.low", low, none="an open range")
         checks.number("device.high", high, none="an open range")
         checks.number("device.cost_noise", cost_noise, low=0)
         checks.number("device.read_noise", read_noise, low=0)
+        checks.number("device.read_seconds", read_seconds, low=0)
         checks.whole("device.seed", seed, low=0)
         checks.whole("device.chips", chips, none="one chip without a replica axis")
         self._network, self._cost = SpikingNetwork(tuple(network.layers)), cost
         self._surrogate = Surrogate() if surrogate is None else surrogate
-        self._cost_noise, self._read_noise = cost_noise, read_noise
+        self._cost_noise, self._read_noise, self._read_seconds = cost_noise, read_noise, read_seconds
+        replicas = () if chips is None else (chips,)
+        chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(replicas)
+        self._store: Store
+        if cell is None:
+            open_low, open_high = -math.inf if low is None else low, math.inf if high is None else high
+            self._store = Values(chip, self._network.size, open_low, open_high, None, 0.0, stuck, False, 0.0, 0.0)
+        else:
+            self._store = Arrays(chip, self._network.layers, cell, programming, step)
         self._spec = DeviceSpec(
             name="spiking" if chips is None else f"spiking ({chips} chips)",
             inputs=self._network.inputs,
             outputs=self._network.outputs,
             size=self._network.size,
-            low=-math.inf if low is None else low,
-            high=math.inf if high is None else high,
+            low=self._store.low,
+            high=self._store.high,
+            unit=self._store.unit,
             noise=cost_noise,
-            replicas=() if chips is None else (chips,),
+            replicas=replicas,
             layers=self._network.layers,
-            can=Can.COST | Can.OUTPUT | Can.ACTIVITY | Can.MEMBRANES | Can.GRADIENT | Can.PROBE | Can.STATE,
+            can=Can.COST
+            | Can.OUTPUT
+            | Can.ACTIVITY
+            | Can.MEMBRANES
+            | Can.GRADIENT
+            | Can.PROBE
+            | Can.STATE
+            | self._store.can,
         )
-        chip = np.asarray(seed + np.arange(chips or 1), dtype=np.int64).astype(np.uint32).reshape(self._spec.replicas)
         self._cycle, fabrication = draws.derive(chip, "cycle"), draws.derive(chip, "fabrication")
         self._cells = (Variation() if variation is None else variation).cells(self._network.layers, fabrication)
-        self._stuck, self._stuck_at = self._make_stuck(fabrication, stuck)
-        self._theta = np.zeros((*self._spec.replicas, self._spec.size))
         self._memory: Memory | None = None
         self._counts = {"cost": 0, "read": 0}
 
@@ -142,13 +168,16 @@ class Spiking:
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Program and measure; refuses what the spec does not offer before anything changes."""
-        check(self._spec, commands, self._theta)
+        check(self._spec, commands, self._store.held)
         self._check_going_on(commands)
         readings = []
         for command in commands:
             match command:
                 case Program():
-                    self._theta = np.asarray(command.theta, dtype=np.float64)
+                    self._store.program(command.theta)
+                case Read():
+                    readings.append(Reading(theta=self._store.read()))
+                    self._store.pass_time(self._read_seconds)
                 case Measure():
                     readings.append(self._measure(command))
         return tuple(readings)
@@ -159,6 +188,10 @@ class Spiking:
     def close(self) -> None:
         """Nothing to let go of."""
 
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """What cells have been through."""
+        return {"traffic": self._store.counts(), "disturbances": {}}
+
     def snapshot(self) -> dict[str, Array]:
         """Programmed values, the running neurons, and the counts that name noise draws."""
         running = {
@@ -166,11 +199,11 @@ class Spiking:
             for number, layer in enumerate(self._memory or ())
             for part, array in enumerate(layer)
         }
-        return {"theta": self._theta.copy(), **running, **{name: np.asarray(n) for name, n in self._counts.items()}}
+        return {**self._store.snapshot(), **running, **{name: np.asarray(n) for name, n in self._counts.items()}}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """The inverse of `snapshot`."""
-        self._theta = snapshot["theta"].copy()
+        self._store.restore(snapshot)
         self._counts = {name: int(snapshot[name]) for name in self._counts}
         running = any(name.startswith("memory.") for name in snapshot)
         self._memory = None
@@ -182,12 +215,13 @@ class Spiking:
 
     def _measure(self, command: Measure) -> Reading:
         sample, observe, network = command.sample, command.observe, self._network
-        theta = self._acting(command)
+        probes = command.probes
+        theta = self._store.acting(None if probes is None else probes.dense(self._spec.size))
         before = self._memory
-        if before is None or sample.start or command.probes is not None:
+        if before is None or sample.start or probes is not None:
             before = network.asleep(self._spec.replicas, sample.x.shape[-2])
         done = network.forward(theta, sample.x[..., None, :, :, :], before, self._cells)
-        if command.probes is None:
+        if probes is None:
             self._memory = done.after
         reading: dict[str, Any] = {}
         if observe & (Can.OUTPUT | Can.ACTIVITY):
@@ -202,16 +236,9 @@ class Spiking:
             reading["cost"] = self._costs(done.outputs[-1], sample)
         if Can.GRADIENT in observe:
             reading["gradient"] = self._gradient(theta, done, sample)
+        if observe != Can.GRADIENT:
+            self._store.pass_time(self._read_seconds * theta.shape[-2])
         return Reading(**reading)
-
-    def _acting(self, command: Measure) -> Array:
-        """The parameters of a measurement as they act, (..., k, p)."""
-        theta = self._theta[..., None, :]
-        if command.probes is not None:
-            theta = theta + command.probes.dense(self._spec.size)
-        if self._stuck is not None:
-            theta = np.where(self._stuck[..., None, :], self._stuck_at[..., None, :], theta)
-        return theta
 
     def _costs(self, output: Array, sample: Sample) -> Array:
         """The mean cost of the steps that count, (..., k)."""
@@ -228,10 +255,7 @@ class Spiking:
         target, count = _wanted(sample)
         error = np.where(count[..., None], self._cost.gradient(done.outputs[-1], target), 0.0)
         error = error / np.maximum(count.sum(axis=(-2, -1)), 1)[..., None, None, None]
-        gradient = self._network.gradient(theta, done, error, self._surrogate, self._cells)
-        if self._stuck is not None:
-            gradient = np.where(self._stuck[..., None, :], 0.0, gradient)
-        return gradient
+        return self._store.through(self._network.gradient(theta, done, error, self._surrogate, self._cells))
 
     def _read(self, values: Array) -> Array:
         """What an ADC makes of analog values (..., k, t, b, n)."""
@@ -267,15 +291,6 @@ class Spiking:
         """How many sequences the running neurons are in, if they are."""
         arrays = [array for layer in self._memory or () for array in layer]
         return int(arrays[0].shape[-2]) if arrays else None
-
-    def _make_stuck(self, seed: NDArray[np.uint32], share: float) -> tuple[Array | None, Array]:
-        if not share:
-            return None, np.zeros(0)
-        low, high = self._spec.low, self._spec.high
-        if not (math.isfinite(low) and math.isfinite(high)):
-            low, high = max(low, -0.5), min(high, 0.5)
-        chosen = draws.uniform(draws.derive(seed, "stuck"), 0, self._spec.size) < share
-        return chosen, low + (high - low) * draws.uniform(draws.derive(seed, "stuck at"), 0, self._spec.size)
 
 
 def _wanted(sample: Sample) -> tuple[Array, NDArray[np.bool_]]:

@@ -317,6 +317,23 @@ class Vector(_Around):
         return total
 
 
+def refreshed(cell: Cell, devices: Devices, state: State, number: int) -> tuple[State, int]:
+    """After refreshing pairs that are full, and how many were; of other cells, the state as it is.
+
+    Args:
+        cell: a pair, perhaps scaled, or another cell.
+        devices: of it.
+        state: before.
+        number: of the reading that this takes.
+    """
+    while isinstance(cell, Scaled):
+        cell = cell.cell
+    if not isinstance(cell, OneSided):
+        return state, 0
+    state, full = cell.refresh(devices, state, number)
+    return state, int(full.sum())
+
+
 def _apart(values: Array, n: int) -> Array:
     """(..., n * p) as (..., n, p)."""
     return values.reshape(*values.shape[:-1], n, -1)

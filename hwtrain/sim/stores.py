@@ -51,6 +51,9 @@ class Store(Protocol):
     def pass_time(self, seconds: float) -> None:
         """Let time go by [s]."""
 
+    def counts(self) -> dict[str, int]:
+        """What became of the parameters, by name, for the record of a run."""
+
     def snapshot(self) -> dict[str, Array]:
         """All that changes."""
 
@@ -146,6 +149,9 @@ class Values:
         self._walks += 1
         self._error = self._error + self._drift * math.sqrt(seconds) * walk
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def snapshot(self) -> dict[str, Array]:
         return {
             "target": self._target.copy(),
@@ -226,6 +232,10 @@ class Cells:
     def pass_time(self, seconds: float) -> None:
         if seconds:
             self._state = self._cell.age(self._devices, self._state, seconds)
+
+    def counts(self) -> dict[str, int]:
+        writes, kind = self._state.writes, "pulses" if self._cell.pulsed else "writes"
+        return {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max())}
 
     def snapshot(self) -> dict[str, Array]:
         kept = {field.name: np.array(getattr(self._state, field.name)) for field in fields(State)}

@@ -7,15 +7,17 @@ import pytest
 from scipy.special import expit
 
 from hwtrain.conformance import DeviceConformance
-from hwtrain.core import Can, Measure, Probes, Program, Sample
+from hwtrain.core import Can, Measure, Probes, Program, Read, Sample
 from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.devices.spiking import Spiking, Variation
 from hwtrain.errors import CapabilityError, ConfigError, LimitError
 from hwtrain.perturb import Rademacher
+from hwtrain.sim.composite import Differential, Scaled
 from hwtrain.sim.networks import Network, dense, mlp, pool
 from hwtrain.sim.neurons import LayerGains, Surrogate
 from hwtrain.sim.spiking import SpikingNetwork, integrator, snu, spiking
+from tests.sim.presets import preset
 
 NETWORKS = {
     "hard": snu([3, 5, 2], threshold=0.2),
@@ -113,6 +115,41 @@ class TestStuckParameters(SpikingConformance):
         return {"stuck": 0.3, "low": -1.0, "high": 1.0}
 
 
+class TestWrittenCells(SpikingConformance):
+    """Matrices in phase-change pairs; every write lands elsewhere, every reading differs."""
+
+    @pytest.fixture(params=SMOOTH)
+    def network(self, request):
+        return NETWORKS[request.param]
+
+    @pytest.fixture(params=[{"programming": "open_loop"}, {"programming": "threshold", "step": 1e-3}], ids=repr)
+    def settings(self, request):
+        quiet = preset("pcm_nandakumar2019")  # a chip of a hundredth of the errors, lest they say all there is to read
+        quiet = replace(quiet, programming_scale=0.01, reading=replace(quiet.reading, scale=0.01), ageing=None)
+        return {"cell": Scaled(Differential(quiet), low=-2.0, high=2.0), "read_seconds": 1e-3, **request.param}
+
+    @pytest.fixture
+    def allowance(self):
+        return 0.3
+
+    @pytest.fixture
+    def difference(self):
+        return None
+
+
+class TestPulsedCells(TestWrittenCells):
+    """Matrices in pairs that only go up; what the pulses lead to is known to a step at best."""
+
+    @pytest.fixture
+    def settings(self):
+        cell = Scaled(preset("pcm_pair"), low=-1.0, high=1.0)
+        return {"cell": cell, "programming": "mixed_precision", "read_seconds": 1e-3}
+
+    @pytest.fixture
+    def allowance(self):
+        return 2.0
+
+
 class TestNoisyReadings(SpikingConformance):
     @pytest.fixture
     def settings(self):
@@ -183,6 +220,123 @@ def test_probes_restart_the_sequence():
     assert anew == running
 
 
+def cells(name="pcm_nandakumar2019", chips=None, high=2.0, **settings):
+    cell = preset(name) if name == "pcm_pair" else Differential(preset(name))
+    return Spiking(NETWORKS["soft"], MeanSquaredError(), chips=chips, cell=Scaled(cell, -high, high), **settings)
+
+
+def counted(device):
+    return device.counts()["traffic"]
+
+
+class TestCells:
+    QUIET = replace(preset("pcm_hermes_one"), programming_scale=0.0, ageing=None, reading=None)
+    BIASES = np.array([False] * 40 + [True] * 5 + [False] * 36 + [True] * 4 + [False] * 8 + [True] * 2)
+
+    def quiet(self, **settings):
+        return Spiking(NETWORKS["soft"], MeanSquaredError(), cell=Scaled(Differential(self.QUIET), -2, 2), **settings)
+
+    def theta(self, seed=0):
+        return np.random.default_rng(seed).uniform(-1.9, 1.9, NETWORKS["soft"].size)
+
+    def held(self, device):
+        (reading,) = device.execute([Read()])
+        return reading.theta
+
+    def test_biases_are_numbers(self):
+        device, theta = cells(), self.theta()
+        device.execute([Program(theta)])
+        exact = self.held(device) == theta
+        assert exact.tolist() == self.BIASES.tolist()
+
+    def test_cells_without_errors_are_numbers(self):
+        plain, device = Spiking(NETWORKS["soft"], MeanSquaredError()), self.quiet(programming="open_loop")
+        sample, theta = numbers(device, 5, 3), self.theta()
+        (a,), (b,) = (each.execute([Program(theta), Measure(sample)]) for each in (plain, device))
+        assert b.cost == pytest.approx(a.cost, rel=1e-12)
+
+    def test_the_gradient_is_that_of_what_is_held(self):
+        device, theta = self.quiet(programming="threshold"), self.theta()
+        device.execute([Program(theta)])
+        sample = numbers(device, 5, 3)
+        (there,) = device.execute([Measure(sample, observe=Can.GRADIENT)])
+        plain = Spiking(NETWORKS["soft"], MeanSquaredError())
+        (same,) = plain.execute([Program(self.held(device)), Measure(sample, observe=Can.GRADIENT)])
+        np.testing.assert_allclose(there.gradient, same.gradient, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("scheme", ["threshold", "mixed_precision"])
+    def test_wishes_add_up_to_steps(self, scheme):
+        device, wish = self.quiet(programming=scheme, step=0.1), np.zeros(NETWORKS["soft"].size)
+        for _ in range(10):
+            wish = wish + 0.034
+            device.execute([Program(wish)])
+        np.testing.assert_allclose(self.held(device)[~self.BIASES], 0.3, rtol=1e-12)
+        np.testing.assert_allclose(self.held(device)[self.BIASES], 0.34, rtol=1e-12)
+        assert counted(device)["writes"] == 3 * (~self.BIASES).sum()
+
+    def test_steps_are_added_to_what_is_held_or_lead_to_the_grid(self):
+        """The error of the write before stays in mixed precision, and ends with the next write by threshold."""
+        spread = {}
+        for scheme in ("threshold", "mixed_precision"):
+            device, wish = cells(chips=30, programming=scheme, step=0.1), np.zeros((30, NETWORKS["soft"].size))
+            for _ in range(8):
+                wish = wish + 0.1001
+                device.execute([Program(wish)])
+            spread[scheme] = (self.held(device) - 0.8)[:, ~self.BIASES].std()
+        assert spread["mixed_precision"] > 1.6 * spread["threshold"]
+
+    @pytest.mark.parametrize("scheme", ["open_loop", "threshold", "mixed_precision"])
+    @pytest.mark.parametrize("name", ["pcm_nandakumar2019", "pcm_pair"])
+    def test_what_did_not_move_is_not_written(self, name, scheme):
+        device, theta = cells(name, programming=scheme), self.theta()
+        device.execute([Program(theta)])
+        before, writes = counted(device), device.snapshot()["cells.writes"]
+        theta = theta.copy()
+        theta[[3, 42]] /= -2  # an element of a matrix, and a bias
+        device.execute([Program(theta), Program(theta)])
+        changed = (device.snapshot()["cells.writes"] != writes).reshape(2, -1).any(axis=0)
+        if not counted(device)["refreshes"]:
+            assert np.flatnonzero(changed).tolist() == [3]
+        if name != "pcm_pair":
+            assert counted(device)["writes"] == before["writes"] + 1
+
+    def test_full_pairs_are_refreshed(self):
+        device, low = cells("pcm_pair"), np.zeros(NETWORKS["soft"].size)
+        for _ in range(12):
+            device.execute([Program(low + 0.8), Program(low - 0.8)])
+        assert counted(device)["refreshes"] > 0
+        share = device.snapshot()["cells.value"].reshape(2, -1) / 2.0
+        assert not ((share.max(axis=0) > 0.75) & (share.min(axis=0) > 0.25)).any()
+
+    def test_drift_goes_by_the_clock(self):
+        device = cells(chips=20, programming="open_loop", read_seconds=1000.0)
+        device.execute([Program(np.broadcast_to(self.theta(), (20, NETWORKS["soft"].size)))])
+        before = np.abs(self.held(device)[:, ~self.BIASES]).mean()
+        sample = replace(numbers(device, 1, 1), target=None)
+        for _ in range(10):
+            device.execute([Measure(sample, observe=Can.OUTPUT)])
+        assert device.snapshot()["cells.time"] == pytest.approx(11_000)
+        assert 0.6 < np.abs(self.held(device)[:, ~self.BIASES]).mean() / before < 0.85  # 550 to the power of -0.06
+
+    @pytest.mark.parametrize("name", ["pcm_nandakumar2019", "pcm_pair"])
+    def test_a_snapshot_in_the_middle_of_a_sequence_goes_on_bit_for_bit(self, name):
+        one, other = (cells(name, chips=2, programming="mixed_precision", read_seconds=1.0) for _ in range(2))
+        sample = numbers(one, 4, 3)
+        theta = np.stack([self.theta(1), self.theta(2)])
+        one.execute([Program(theta), Measure(sample)])
+        other.restore(one.snapshot())
+        going_on = replace(sample, start=False)
+        after = [each.execute([Program(-theta), Measure(going_on), Read()]) for each in (one, other)]
+        assert after[0] == after[1]
+
+    @pytest.mark.parametrize(
+        ("settings", "says"), [({"programming": "guess"}, "device.programming"), ({"step": 0}, "device.step")]
+    )
+    def test_settings_that_are_not_allowed(self, settings, says):
+        with pytest.raises(ConfigError, match=says):
+            cells(**settings)
+
+
 def test_another_number_of_sequences_cannot_go_on():
     device = Spiking(NETWORKS["hard"], MeanSquaredError())
     begun, other = numbers(device, 2, 3), replace(numbers(device, 2, 4), start=False)
@@ -195,7 +349,7 @@ def test_another_number_of_sequences_cannot_go_on():
     with pytest.raises(LimitError, match="4 sequences"):
         device.execute([Program(parameters(device)), Measure(other)])
     assert before.keys() < device.snapshot().keys()
-    assert not device.snapshot()["theta"].any()
+    assert not device.snapshot()["target"].any()
     device.execute([Measure(replace(other, start=True)), Measure(other)])
 
 
