@@ -13,14 +13,23 @@ Other signals make its relatives (conf/algo/):
     error        dE_t/dy_t B_l                                   direct feedback alignment with traces; random e-prop,
                                                                  Bellec et al., Nature Communications 11, 3625 (2020)
     transport    the error through the matrices of this step     OSTL (citation in traces.py), symmetric e-prop
+    local        dE(y_t B_l^T)/d(y_t B_l^T) B_l                  what a layer itself says through B, against the target:
+                                                                 deep continuous local learning, Kaiser, Mostafa and
+                                                                 Neftci, Frontiers in Neuroscience 14, 424 (2020)
     none         0                                               hidden layers frozen: the floor for all
+
+A projected target pushes for ever, whether or not the layer has come to tell classes apart, and a layer taught by it
+may serve the read-out worse than one left as it started (benchmarks/README.md, "Learning in time"). "local" asks the
+layer's own activity through the same fixed B, so the push ends where nothing is left to learn; like the target, and
+unlike an error, it waits for no other layer.
 
 It removes the wait, not the storage: traces take a number for every parameter and sample, the states that
 back-propagation through time keeps a few for every neuron, sample and step. On short sequences of wide layers that is
 less.
 
-Differs from the paper: `centre` takes the mean target off, so that what is the same for every sample does not drive the
-neurons for ever; B is uniform, as in DRTP, where the paper's distribution is not known to us.
+Differs from the papers: `centre` takes the mean target off, so that what is the same for every sample does not drive
+the neurons for ever; B is uniform, as in DRTP, where the paper's distribution is not known to us; "local" reads the
+spikes of this instant and takes the task's cost, where Kaiser et al. read filtered ones.
 """
 
 from __future__ import annotations
@@ -44,7 +53,7 @@ from hwtrain.optimize import Adam, Moments, Optimizer, moved
 from hwtrain.sim.neurons import Surrogate, parameters
 from hwtrain.start import Glorot, Start
 
-SIGNALS = ("target", "error", "transport", "none")
+SIGNALS = ("target", "local", "error", "transport", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,7 @@ class OSTTP:
     Args:
         eta: learning rate [parameter unit squared per cost].
         cost: whose derivative teaches the output layer.
-        signal: "target", "error", "transport" or "none".
+        signal: "target", "local", "error", "transport" or "none".
         centre: project the target less its mean over all that was shown so far?
         scale: half-width of the uniform distribution of B, times sqrt(6 / m).
         recurrence: trace of recurrent layers, "diagonal", or "full", which is exact and for tests only.
@@ -210,7 +219,7 @@ class OSTTP:
         count = counted(target) & valid  # rows without a target, or whose reading failed, move nothing
         error = np.where(count[..., None], self.cost.gradient(seen[-1].y, target), 0.0)
         targets, shown, wanted = self._wanted(state, target, count)
-        signals = [*self._signals(state, seen, wanted, error), error]
+        signals = [*self._signals(state, seen, wanted, error, target, count), error]
 
         blocks, sums, after = _blocks(state, state.theta), _blocks(state, state.gradient), list(before)
         last, keep = len(signals) - 1, state.layers[-1].decay if self.filter_by_readout else None
@@ -274,12 +283,28 @@ class OSTTP:
             x = y
         return seen, target, np.broadcast_to(told & told_too, target.shape[:-1])
 
-    def _signals(self, state: State, seen: Sequence[Seen], wanted: Array, error: Array) -> list[Array]:
+    def _signals(
+        self,
+        state: State,
+        seen: Sequence[Seen],
+        wanted: Array,
+        error: Array,
+        target: Array,
+        count: NDArray[np.bool_],
+    ) -> list[Array]:
         """L of every hidden layer, (..., t, b, n)."""
         hidden = range(len(state.layers) - 1)
         match self.signal:
             case "target":
                 return [np.matmul(wanted, self.projection(state, number)[..., None, :, :]) for number in hidden]
+            case "local":
+                signals = []
+                for number in hidden:
+                    matrix = self.projection(state, number)[..., None, :, :]
+                    said = np.matmul(seen[number].y, matrix.swapaxes(-1, -2))
+                    own = np.where(count[..., None], self.cost.gradient(said, target), 0.0)
+                    signals.append(np.matmul(own, matrix))
+                return signals
             case "error":
                 return [np.matmul(error, self.projection(state, number)[..., None, :, :]) for number in hidden]
             case "transport":

@@ -148,7 +148,7 @@ class TestExactTraces:
         assert self.compare(network(**deep, decay=0.0)) < EXACT
 
 
-@pytest.mark.parametrize("signal", ["target", "error", "transport", "none"])
+@pytest.mark.parametrize("signal", ["target", "local", "error", "transport", "none"])
 @pytest.mark.parametrize("settings", TIMES, ids=repr)
 @pytest.mark.parametrize(
     ("net", "more"),
@@ -279,7 +279,9 @@ class TestLimits:
 class TestNoPeeking:
     """Section 7.7: hidden layers learn from their own activity and the target, whatever the device puts out."""
 
-    @pytest.mark.parametrize("settings", [{}, {"centre": True}, {"state": "estimated"}, {"reverse": True}])
+    @pytest.mark.parametrize(
+        "settings", [{}, {"centre": True}, {"signal": "local"}, {"state": "estimated"}, {"reverse": True}]
+    )
     @pytest.mark.parametrize("value", [7.0, -1e6])
     def test_hidden_updates_do_not_depend_on_outputs(self, settings, value):
         net = network(sizes=[6, 7, HIDDEN, 4], recurrent=True, reset="soft", readout="integrator")
@@ -305,6 +307,20 @@ class TestNoPeeking:
             present(learn(signal=signal), device, show(device), corrupt=how).theta for how in (None, corrupt)
         )
         assert (hidden(clean, device) != hidden(corrupted, device)).any()
+
+
+@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS)
+@pytest.mark.parametrize("settings", [{}, {"reset": "soft"}, {"activation": "sigmoid"}], ids=repr)
+def test_the_local_signal_is_the_gradient_of_what_the_layer_itself_says(cost, settings):
+    """A read-out that holds B and never learns makes the same of the hidden layer, to the last digits."""
+    device = Spiking(network(**settings), cost)
+    algorithm, sample = learn(cost, signal="local"), show(device)
+    state = algorithm.init(device.spec, seeds(device))
+    read_out = np.concatenate([algorithm.projection(state, 0).T.ravel(), np.zeros(4)])
+    own = np.concatenate([hidden(state.theta, device), read_out])
+    wanted = exact_gradient(device, own, sample)
+    got = present(algorithm, device, sample, state).estimate
+    assert difference(hidden(got, device), hidden(wanted, device)) < EXACT
 
 
 def test_a_step_learns_from_nothing_that_comes_later():
@@ -398,7 +414,7 @@ class TestOnDenseLayers:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"signal": "guess"}, r"algo\.signal must be one of target, error, transport, none"),
+        ({"signal": "guess"}, r"algo\.signal must be one of target, local, error, transport, none"),
         ({"recurrence": "mixed"}, r"algo\.recurrence"),
         ({"update": "never"}, r"algo\.update"),
         ({"update": "step", "at_once": 2, "batch": 1}, r"algo\.at_once is 2; with algo\.update=step it must be 1"),
@@ -451,6 +467,7 @@ RULES = {
     "osttp in parts": {"at_once": 3, "batch": 8, "state": "estimated"},
     "osttp in reverse": {"reverse": True, "centre": True},
     "ostl": {"signal": "transport"},
+    "local": {"signal": "local", "reverse": True},
     "direct feedback": {"signal": "error", "at_once": 1, "batch": 8, "hidden_rate": 0.5},
 }
 
