@@ -19,9 +19,13 @@ NEEDED = {
     ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
     ("device", "serial"): ["device.port=/dev/ttyACM0"],
     ("device", "replay"): ["device.transcript=bench.jsonl"],
+    ("device", "visa"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
+    ("device", "visa_bench"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("task", "file"): ["task.path=mine.csv"],
 }
-WITHOUT = {("device", name) for name in ("function", "serial", "replay")}  # nothing of the kind is here
+WITHOUT = {
+    ("device", name) for name in ("function", "serial", "replay", "visa", "visa_bench")
+}  # nothing of the kind is here
 
 
 @pytest.fixture
@@ -43,8 +47,10 @@ def composed():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(composed, group, choice):
+    on = "visa" if choice == "crossbar" else "visa_bench"
     words = [
         *(["device=cells"] if group == "device/cell" else []),
+        *([f"device={on}", *NEEDED["device", on]] if group == "device/instrument" else []),
         f"{group}={choice}",
         *NEEDED.get((group, choice), []),
     ]
@@ -54,6 +60,8 @@ def test_every_choice_composes_and_builds(composed, group, choice):
     node = OmegaConf.select(settings, group.replace("/", "."))
     if "emulated" in settings.device._target_:
         needs(settings.device.board)
+    elif choice == "emulated_crossbar":
+        needs(settings.device.board, "system")
     if group == "experiment":
         config.build(settings.algo)
         config.build(settings.device).close()

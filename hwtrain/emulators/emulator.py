@@ -39,6 +39,7 @@ class Emulator:
         route: "system", "pip", or "auto": whichever is installed, "system" first.
         arguments: more of them for the program that runs the board.
         cache: where firmware images are kept, by default in the user's cache folder.
+        program: which firmware; "" is the trainable board, see `images.image`.
 
     Raises:
         ConfigError: no such board or route, or nothing is installed for it.
@@ -47,9 +48,14 @@ class Emulator:
     """
 
     def __init__(
-        self, board: str, route: str = "auto", arguments: Sequence[str] = (), cache: Path | None = None
+        self,
+        board: str,
+        route: str = "auto",
+        arguments: Sequence[str] = (),
+        cache: Path | None = None,
+        program: str = "",
     ) -> None:
-        self._image = images.image(board, route, cache)
+        self._image = images.image(board, route, cache, program)
         self._arguments = tuple(arguments)
         self.board = board
         self.route = self._image.route

@@ -53,11 +53,12 @@ class Image:
     board: str
     route: str  # "system" or "pip"
     folder: Path
+    program: str = ""  # a folder of the firmware with a Makefile of its own; "" is the trainable board
 
     @property
     def elf(self) -> Path:
         """The program."""
-        return self.folder / f"{self.board}.elf"
+        return self.folder / (f"{self.program}-{self.board}.elf" if self.program else f"{self.board}.elf")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,25 +79,28 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwtrain" / "firmware"
 
 
-def image(board: str, route: str = "auto", cache: Path | None = None) -> Image:
+def image(board: str, route: str = "auto", cache: Path | None = None, program: str = "") -> Image:
     """A board's firmware, built unless it has been.
 
     Args:
         route: "system", "pip", or "auto": whichever is installed, "system" first.
         cache: where images are kept, by default in the user's cache folder.
+        program: a folder of the firmware with a Makefile of its own, by route "system" alone; "" is the trainable
+            board.
 
     Raises:
         ConfigError: no such board or route, nothing is installed for it, or the cache cannot be written.
         DeviceError: the compiler refuses the sources.
     """
     route, source, cache = choose(board, route), firmware_dir(), (cache or cache_dir()).absolute()
-    found = Image(board, route, cache / f"{board}-{_digest(board, route, source)}")
+    name = "-".join(filter(None, (program, board)))
+    found = Image(board, route, cache / f"{name}-{_digest(board, route, source, program)}", program)
     if not found.folder.is_dir():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="building-", dir=cache) as work:
                 fresh = Path(work) / "image"
-                sizes = build(board, route, source, fresh)
+                sizes = build(board, route, source, fresh, program)
                 (fresh / "sizes.json").write_text(json.dumps(sizes))
                 if not found.folder.is_dir():  # else another process was faster
                     fresh.rename(found.folder)
@@ -137,7 +141,7 @@ def choose(board: str, route: str = "auto") -> str:
     raise ConfigError(f"{board!r} cannot be built and run here without {lack}. Say {advice}.")
 
 
-def build(board: str, route: str, source: Path, out: Path) -> dict[str, int]:
+def build(board: str, route: str, source: Path, out: Path, program: str = "") -> dict[str, int]:
     """Build a board's firmware, and what runs it, into a folder.
 
     Returns:
@@ -149,7 +153,8 @@ def build(board: str, route: str, source: Path, out: Path) -> dict[str, int]:
     out.mkdir(parents=True, exist_ok=True)
     if route == "pip":
         return _build_with_zig(board, source, out)
-    said = _run(board, ["make", "-s", f"-j{os.cpu_count()}", f"BOARD={board}", f"OUT={out}", *_settings(board)], source)
+    make = ["make", "-s", f"-j{os.cpu_count()}", f"BOARD={board}", f"OUT={out}", *_settings(board)]
+    said = _run(board, make, source / program)
     if board.startswith("atmega"):
         simavr = _header(_SIMAVR)
         assert simavr is not None
@@ -211,7 +216,7 @@ def _run(board: str, command: Sequence[str], folder: Path, more: Mapping[str, st
     return done.stdout
 
 
-def _digest(board: str, route: str, source: Path) -> str:
+def _digest(board: str, route: str, source: Path, program: str) -> str:
     """A short name of all that an image depends on."""
     if route == "pip":
         compiler = importlib.metadata.version("ziglang")
@@ -220,7 +225,8 @@ def _digest(board: str, route: str, source: Path) -> str:
         compiler = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
         compiler += " ".join(_settings(board))
     digest = hashlib.sha256(f"{route} {sys.platform} {platform.machine()} {compiler}".encode())
-    files = {path.relative_to(source): path for part in _PARTS for path in sorted(source.glob(part)) if path.is_file()}
+    parts = (*_PARTS, f"{program}/*") if program else _PARTS
+    files = {path.relative_to(source): path for part in parts for path in sorted(source.glob(part)) if path.is_file()}
     for name, path in [*files.items(), ("", Path(__file__))]:  # this file says how zig is called
         content = path.read_bytes()
         digest.update(f"{name} {len(content)}\n".encode() + content)

@@ -1,0 +1,539 @@
+"""Crossbar arrays behind a controller that speaks SCPI: the network's matrices in cells, its neurons on the host.
+
+Each dense layer is a tile of the array: a row for every input and one for the biases, a column for every output. The
+controller pulses, reads and multiplies within limits of its own (firmware/crossbar/SCPI.md); what crosses the wire are
+counts of pulses, voltages of rows and currents of columns. A conductance above that of a reference cell stands for a
+parameter. A perturbation is added beside the array: the host adds to the currents what perturbed cells would.
+
+Pulses add up, so they carry a number, and the controller carries each number out once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from hwtrain import checks
+from hwtrain.core import (
+    Array,
+    Can,
+    Command,
+    Device,
+    DeviceSpec,
+    Layer,
+    Measure,
+    Program,
+    Pulse,
+    Read,
+    Reading,
+    normalised,
+)
+from hwtrain.costs import Cost
+from hwtrain.devices.instruments import Instrument, Restarted, Talk
+from hwtrain.devices.programming import SCHEMES, Programmed
+from hwtrain.emulators import Emulator
+from hwtrain.errors import ConfigError, DeviceError, HwtrainError
+from hwtrain.limits import check
+from hwtrain.sim.cells import Cell
+from hwtrain.sim.laws import ConstantStep, SoftBounds
+from hwtrain.sim.networks import ACTIVATIONS, Network
+from hwtrain.sim.pulsed import Pulsed
+
+_Result = TypeVar("_Result")
+BYTE = 2e-4  # allowed for each byte either way, work included [s]
+MOST = 32767  # pulses of a cell in one command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller(Instrument):
+    """What a controller of crossbars understands, beside what any instrument does.
+
+    Args:
+        once: numbers what follows in the message, which is carried out once whatever the number of repeats.
+        done: asks for that number.
+        size: asks for rows and columns of every tile.
+        pulses: gives cells their pulses: {volts}, {width} and {block}, a big-endian int16 for every cell.
+        readings: asks for all conductances, as big-endian float32 [S].
+        multiply: asks for the currents [A] of tile {tile} at the voltages of {block}, big-endian float32.
+        write: brings cells to conductances by reading and pulsing: {volts}, {width}, {tolerance} and {step} [S],
+            {rounds} and {block}, a float32 [S] for every cell, NaN for those to leave alone.
+        written: asks for the pulses of the last write, and the cells that it did not bring near.
+        count: asks for the pulses so far, those of the cell that had most, and the readings.
+        limits: our limits of {volts}, {read}, {width}, {pulses} and {watchdog}, said before anything is driven.
+        tiles: of a controller with cells in memory: lays tiles out.
+        cells: of the same: makes cells.
+    """
+
+    set: str = ""
+    read: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    once: str
+    done: str
+    size: str
+    pulses: str
+    readings: str
+    multiply: str
+    write: str
+    written: str
+    count: str
+    limits: tuple[str, ...] | list[str]
+    tiles: str = ""
+    cells: str = ""
+
+
+class Crossbar:
+    """A network whose parameters are conductances.
+
+    Args:
+        resource: where the controller is, as VISA names it.
+        instrument: what it understands.
+        network: dense layers; a tile for each.
+        cost: what is minimised; computed from the readings.
+        scale: conductance above the reference that stands for a parameter of 1 [S].
+        low: lowest parameter.
+        high: highest parameter.
+        step: what one pulse changes a parameter by, roughly.
+        volts: of a pulse up, and the negative of one down [V].
+        width: of a pulse [s].
+        read_volts: of a reading, for an input of 1 [V].
+        most_pulses: of any cell in its life; None is no limit.
+        values: does it take values, which the controller writes and verifies? Else pulses.
+        tolerance: of that: how near is near enough [steps of a pulse].
+        rounds: readings at most for one write of a cell.
+        model: cells to make, of a controller that has them in memory; None for one with an array.
+        seed: of these.
+        noise: standard deviation of one cost reading, where it is known.
+        watchdog: silence after which the controller switches all outputs off by itself [s].
+        timeout: silence after which a message is said again [s].
+        patience: how long the controller may be silent or away before the run fails [s].
+        backend: of pyvisa; see `hwtrain.devices.visa.Address`.
+
+    Raises:
+        ConfigError: a setting is wrong, or the network does not fit the tiles.
+        ConnectError: nobody is there, or something else.
+    """
+
+    _clock = 1.0  # seconds of the controller in one of ours
+
+    def __init__(
+        self,
+        resource: str,
+        instrument: Controller,
+        network: Network,
+        cost: Cost,
+        scale: float = 20e-6,
+        low: float = -1.0,
+        high: float = 1.0,
+        step: float = 0.002,
+        volts: float = 1.5,
+        width: float = 1e-6,
+        read_volts: float = 0.2,
+        most_pulses: int | None = None,
+        values: bool = False,
+        tolerance: float = 1.0,
+        rounds: int = 20,
+        model: Cell | None = None,
+        seed: int = 0,
+        noise: float = 0.0,
+        watchdog: float = 10.0,
+        timeout: float = 1.0,
+        patience: float = 10.0,
+        backend: str = "@py",
+    ) -> None:
+        for name, value in {
+            "scale": scale,
+            "step": step,
+            "volts": volts,
+            "width": width,
+            "read_volts": read_volts,
+        }.items():
+            checks.number(f"device.{name}", value, low=0, above=True)
+        checks.whole("device.most_pulses", most_pulses, none="no limit")
+        checks.number("device.tolerance", tolerance, low=0, above=True, why="steps of a pulse")
+        checks.whole("device.rounds", rounds, high=1000)
+        checks.number("device.watchdog", watchdog, low=0.1, high=300, why="seconds")
+        if any(layer.kind != "dense" for layer in network.layers):
+            raise ConfigError("a crossbar holds dense layers; choose network=mlp")
+        if model is not None:
+            low, high, step = model.low, model.high, model.step
+        self._layers, self._cost = network.layers, cost
+        self._tiles = [(math.prod(layer.inputs) + 1, math.prod(layer.outputs)) for layer in network.layers]
+        self._scale, self._read_volts = scale, read_volts
+        self._pulse = {"volts": f"{volts:.6f}", "width": f"{width:.9f}"}
+        self._verify = {
+            "tolerance": f"{tolerance * step * scale:.12f}",
+            "step": f"{step * scale:.12f}",
+            "rounds": rounds,
+        }
+        self._facts, self._watchdog = instrument, watchdog
+        self._most = 2**31 - 1 if most_pulses is None else most_pulses
+        self._settings: dict[str, str | int] = {
+            "volts": f"{volts:.6f}",
+            "read": f"{read_volts:.6f}",
+            "width": f"{width:.9f}",
+            "pulses": self._most,
+            "watchdog": f"{watchdog * self._clock:.3f}",
+        }
+        self._spec = DeviceSpec(
+            name=instrument.name,
+            inputs=network.inputs,
+            outputs=network.outputs,
+            size=network.size,
+            can=Can.COST
+            | Can.SAMPLE_COST
+            | Can.OUTPUT
+            | Can.ACTIVITY
+            | Can.PROBE
+            | Can.READ
+            | (Can(0) if values else Can.PULSE),
+            low=low,
+            high=high,
+            noise=noise,
+            step=0.0 if values else step,
+            layers=network.layers,
+        )
+        self._target = np.clip(np.zeros(network.size), low, high)
+        self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
+        self._awake = self._closed = False
+        self._heard = -math.inf
+        self._talk = Talk(instrument, instrument.address(resource, backend), timeout, patience)
+        try:
+            self._talk.open()
+            self._meet(model, seed)
+        except BaseException:
+            self._talk.close()
+            raise
+        self._leave = weakref.finalize(self, _leave, self._talk, instrument)
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """The network, and the range of a parameter."""
+        return self._spec
+
+    def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
+        """Pulse, write, read and multiply.
+
+        Raises:
+            LimitError: a command would leave the range; nothing was sent.
+            DeviceError: the controller refuses, failed, or has lost its memory.
+        """
+        check(self._spec, commands, None if Can.PULSE in self._spec.can else self._target)
+        readings = []
+        for command in commands:
+            match command:
+                case Program():
+                    self._write(command.theta)
+                case Pulse():
+                    self._give(command.counts)
+                case Read():
+                    readings.append(Reading(theta=self._persistently(self._conductances)))
+                case Measure():
+                    readings.append(self._persistently(partial(self._measured, command)))
+        return tuple(readings)
+
+    def rest(self) -> None:
+        """All drivers at 0 V, all switches open.
+
+        Raises:
+            DeviceError: the controller cannot be reached; its own watchdog then switches off.
+        """
+        if self._closed or not self._awake:
+            return
+        try:
+            self._talk.steadily(lambda: self._talk.tell([self._facts.disable]))
+            self._awake = False
+        except HwtrainError as error:
+            error.add_note(f"The controller's own watchdog switches its outputs off after {self._watchdog:g} s.")
+            raise
+
+    def close(self) -> None:
+        """Rest, and let go; may be called twice."""
+        try:
+            self.rest()
+        finally:
+            self._closed = True
+            self._leave.detach()
+            self._talk.close()
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Pulses, products and messages, and what was survived."""
+        own = {"pulses": self._pulses, "products": self._reads, "cells not brought near": self._missed}
+        return {
+            "traffic": {**dict(self._talk.traffic), **{name: count for name, count in own.items() if count}},
+            "disturbances": {name: count for name, count in self._talk.disturbances.items() if count},
+        }
+
+    def pulses(self) -> tuple[int, int, int]:
+        """As the controller counts them: pulses so far, those of the cell that had most, readings."""
+        (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.count], 1))
+        total, most, reads = map(int, answer.split(","))
+        return total, most, reads
+
+    def _meet(self, model: Cell | None, seed: int) -> None:
+        """See that the tiles are there; those in memory are made."""
+        if model is not None:
+            if not self._facts.cells:
+                raise ConfigError(f"device.model: {self._facts.name} has an array of its own; set device.model=null")
+            flat = ",".join(str(size) for tile in self._tiles for size in tile)
+            made = [
+                self._facts.tiles.format(tiles=flat),
+                self._facts.cells.format(cell=_facts_of(model, seed, self._scale)),
+            ]
+            self._talk.steadily(lambda: self._talk.tell(made))
+        (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.size], 1))
+        sizes = [int(part) for part in answer.split(",")]
+        there = list(zip(sizes[::2], sizes[1::2], strict=True))
+        if there != self._tiles:
+            raise ConfigError(
+                f"{self._facts.name} has tiles of {_sizes(there)}; this network needs {_sizes(self._tiles)}, a row for "
+                "every input and one for the biases. Choose network.sizes to fit."
+            )
+        (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.done], 1))
+        self._number = int(answer)
+
+    def _wake(self) -> None:
+        """Limits first, then on; again after a silence in which the watchdog may have acted."""
+        if self._closed:
+            raise DeviceError(f"{self._facts.name}: the device is closed")
+        if not self._awake or time.monotonic() - self._heard > 0.5 * self._watchdog:
+            self._talk.tell([unit.format(**self._settings) for unit in self._facts.limits])
+            self._awake = True
+            self._talk.tell([self._facts.enable])
+        self._heard = time.monotonic()
+
+    def _persistently(self, work: Callable[[], _Result]) -> _Result:
+        """Do the work, again after each lost connection; a controller that has lost its memory is another matter.
+
+        Raises:
+            DeviceError: it has restarted; nobody knows what the last pulses became.
+        """
+
+        def awake() -> _Result:
+            try:
+                self._wake()
+                return work()
+            except Restarted:
+                self._awake = False
+                (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.done], 1))
+                if self._number and int(answer) not in (self._number, self._number - 1):
+                    raise DeviceError(
+                        f"{self._talk.address.resource}: the controller has restarted. Its cells may hold what they "
+                        "held: resume the run, which reads and programs them anew."
+                    ) from None
+                raise
+
+        return self._talk.steadily(awake)
+
+    def _give(self, counts: Array) -> None:
+        """Pulses, each once."""
+        left = counts.astype(np.int64)
+        while left.any():
+            part = np.clip(left, -MOST, MOST)
+            left = left - part
+            self._number += 1
+            unit = self._facts.pulses.format(**self._pulse, block=_block(part.astype(">i2").tobytes()))
+            self._change(unit, int(np.abs(part).sum()))
+            self._pulses += int(np.abs(part).sum())
+
+    def _write(self, theta: Array) -> None:
+        """Values, which the controller brings about by reading and pulsing; those that did not move are left alone."""
+        moved = theta != self._target
+        self._target = np.array(theta, np.float64)
+        if not moved.any():
+            return
+        self._number += 1
+        wanted = np.where(moved, theta * self._scale, np.nan).astype(">f4")
+        unit = self._facts.write.format(**self._pulse, **self._verify, block=_block(wanted.tobytes()))
+        self._change(unit, 20 * int(moved.sum()))
+        used, missed = (
+            int(part) for part in self._persistently(lambda: self._talk.ask([self._facts.written], 1))[0].split(",")
+        )
+        self._pulses, self._missed = self._pulses + used, self._missed + missed
+
+    def _change(self, unit: str, work: int) -> None:
+        once = self._facts.once.format(once=self._number)
+        self._persistently(lambda: self._talk.ask([once, unit], 0, allow=BYTE * (len(unit) + work)))
+
+    def _conductances(self) -> Array:
+        """Parameters as they are read, (p,)."""
+        return self._floats(self._facts.readings, self._spec.size) / self._scale
+
+    def _measured(self, command: Measure) -> Reading:
+        x, probes = command.sample.x, command.probes
+        shown = x.reshape(1, -1, x.shape[-1])  # (k or 1, t b, n)
+        deltas = None if probes is None else probes.dense(self._spec.size)
+        activity, start = [], 0
+        for number, layer in enumerate(self._layers):
+            shown = normalised(shown, layer.normalise)
+            u = self._product(number, layer, shown)
+            if deltas is not None:
+                rows, columns = self._tiles[number]
+                tile = deltas[:, start : start + layer.size].reshape(-1, rows, columns)
+                sign = 1 if layer.bias == "add" else -1
+                u = u + np.matmul(shown, tile[:, :-1]) + sign * tile[:, -1:]
+            start += layer.size
+            shown = ACTIVATIONS[layer.activation](u)
+            k = 1 if probes is None else probes.count
+            activity.append(np.broadcast_to(shown, (k, *shown.shape[1:])).reshape(k, *x.shape[:-1], -1))
+        output, each = activity[-1], None
+        if command.observe & (Can.COST | Can.SAMPLE_COST):
+            assert command.sample.target is not None  # checked before
+            each = self._cost(output, command.sample.target[None]).mean(axis=-2)
+        return Reading(
+            cost=None if each is None or Can.COST not in command.observe else each.mean(axis=-1),
+            sample_cost=each if Can.SAMPLE_COST in command.observe else None,
+            output=output if Can.OUTPUT in command.observe else None,
+            activity=tuple(activity) if Can.ACTIVITY in command.observe else None,
+        )
+
+    def _product(self, number: int, layer: Layer, shown: Array) -> Array:
+        """Pre-activations of inputs (k, v, n) from one tile, (k, v, m); inputs above 1 are scaled down and back."""
+        rows, columns = self._tiles[number]
+        flat = shown.reshape(-1, rows - 1)
+        bias = np.full((len(flat), 1), 1.0 if layer.bias == "add" else -1.0)
+        whole = np.concatenate([flat, bias], axis=-1)
+        divisor = np.maximum(np.abs(whole).max(axis=-1, keepdims=True), 1.0)
+        volts = (whole / divisor * self._read_volts).astype(">f4")
+        limit = np.float32(self._settings["read"])
+        volts = np.clip(volts, -limit, limit)  # of the rounding to float32 alone: no input is above 1 here
+        most = max((self._facts.longest - 200) // (4 * rows), 1)
+        parts = []
+        for first in range(0, len(volts), most):
+            part = volts[first : first + most]
+            unit = self._facts.multiply.format(tile=number, block=_block(part.astype(">f4").tobytes()))
+            parts.append(self._floats(unit, len(part) * columns).reshape(-1, columns))
+            self._reads += len(part)
+        u: Array = np.concatenate(parts) * divisor / (self._read_volts * self._scale)
+        return u.reshape(*shown.shape[:-1], columns)
+
+    def _floats(self, unit: str, count: int) -> Array:
+        """Numbers of a block.
+
+        Raises:
+            DeviceError: the controller could not measure.
+        """
+        got = self._talk.ask(
+            [unit],
+            1,
+            sense=lambda answers: len(answers[0]) == 4 * count,
+            block=True,
+            allow=BYTE * (len(unit) + 4 * count),
+        )
+        numbers = np.frombuffer(got[0].encode("latin-1"), ">f4").astype(np.float64)
+        if not np.isfinite(numbers).all():
+            raise DeviceError(f"{self._talk.address.resource}: a current was out of the converter's range")
+        return numbers
+
+
+class EmulatedCrossbar(Crossbar):
+    """The controller's firmware with cells in memory, built, started, and ended on every way out.
+
+    Args:
+        board: "host", or "stm32f405" in QEMU.
+        arguments: more of them for the program that runs the board.
+        settings: of `Crossbar`, except `resource`.
+    """
+
+    def __init__(self, board: str = "host", arguments: Sequence[str] = (), **settings: object) -> None:
+        self.emulator = Emulator(board, "system", tuple(map(str, arguments)), program="crossbar")
+        self._clock = 1.0 if board == "host" else 10.5  # QEMU counts 168 MHz where the board has 16 MHz
+        try:
+            super().__init__(resource_of(self.emulator.url), **settings)  # type: ignore[arg-type]
+        except BaseException:
+            self.emulator.stop()
+            raise
+
+    def close(self) -> None:
+        """End the emulator; may be called twice."""
+        try:
+            super().close()
+        finally:
+            self.emulator.stop()
+
+
+def crossbar(
+    programming: str | None = "mixed_precision", tolerance: float = 1.0, rounds: int = 20, **settings: object
+) -> Device:
+    """A crossbar that takes values by `programming`, a scheme of the host or "controller"; None takes pulses.
+
+    Args:
+        programming: "controller", or a scheme of `hwtrain.devices.programming`.
+        tolerance: how near is near enough [steps of a pulse], of "controller" and "write_verify".
+        rounds: readings at most for one write.
+        settings: of `Crossbar`; with `board` in place of `resource`, of `EmulatedCrossbar`.
+    """
+    if programming is not None:
+        checks.one_of("device.programming", programming, ("controller", *SCHEMES))
+    kind: Callable[..., Device] = EmulatedCrossbar if "board" in settings else Crossbar
+    device = kind(values=programming == "controller", tolerance=tolerance, rounds=rounds, **settings)
+    if programming in (None, "controller"):
+        return device
+    try:
+        return Programmed(device, str(programming), tolerance, rounds)
+    except BaseException:
+        device.close()
+        raise
+
+
+def resource_of(url: str) -> str:
+    """What VISA calls a URL of pyserial: socket://host:port, or a device."""
+    if url.startswith("socket://"):
+        host, _, port = url.removeprefix("socket://").partition(":")
+        return f"TCPIP::{host}::{port}::SOCKET"
+    return f"ASRL{url}::INSTR"
+
+
+def _leave(talk: Talk, facts: Controller) -> None:
+    """What is left to do for a device that nobody closed."""
+    with contextlib.suppress(HwtrainError):
+        talk.tell([facts.disable])
+    talk.close()
+
+
+def _block(data: bytes) -> str:
+    """A definite block as text, one character each byte."""
+    length = str(len(data))
+    return f"#{len(length)}{length}{data.decode('latin-1')}"
+
+
+def _sizes(tiles: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{rows} x {columns}" for rows, columns in tiles)
+
+
+def _facts_of(cell: Cell, seed: int, scale: float) -> str:
+    """A process as the controller's model takes it.
+
+    Raises:
+        ConfigError: the model knows no such cell.
+    """
+    plain = None
+    if isinstance(cell, Pulsed) and isinstance(cell.law, SoftBounds | ConstantStep):
+        names = (
+            "dw_min",
+            "dw_min_dtod",
+            "dw_min_std",
+            "up_down",
+            "up_down_dtod",
+            "w_max",
+            "w_max_dtod",
+            "w_min",
+            "w_min_dtod",
+        )
+        known = {name: getattr(cell, name) for name in names}
+        plain = Pulsed(law=type(cell.law)(), energy=cell.energy, **known)
+    if plain is None or plain != cell:
+        raise ConfigError(
+            "device.model: the controller's model has cells of constant steps or soft bounds, with spreads of steps "
+            "and bounds and noise of pulses, and nothing else. Choose such a device/cell@device.model."
+        )
+    soft = int(isinstance(plain.law, SoftBounds))
+    return ",".join([str(seed % 2**32), str(soft), *(f"{value:.17g}" for value in known.values()), f"{scale:.17g}"])
