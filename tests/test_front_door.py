@@ -290,21 +290,23 @@ def test_a_signal_ends_the_run_after_the_step(tmp_path, only_run, number):
 
 
 RESUMABLE = (
-    "task=xor", "device.chips=2", "device.activation_variation=0.1", "device.cost_noise=1e-4", "device.stuck=0.1",
-    "device.update_noise=1e-4", "device.programming=incremental",
-    "device.drift=1e-3", "device.read_seconds=1e-3", "recorder.every=100", "recorder.checkpoint_seconds=0.05",
-    "recorder.report=false", "evaluate.every=700",
+    "task=xor", "device.chips=2", "device.activation_variation=0.1", "device.cost_noise=1e-4",
+    "device.read_seconds=1e-3", "recorder.every=100", "recorder.checkpoint_seconds=0.05", "recorder.report=false",
+    "evaluate.every=700",
 )  # fmt: skip
+VALUES = ("device.stuck=0.1", "device.update_noise=1e-4", "device.programming=incremental", "device.drift=1e-3")
+PULSED = ("device=cells", "device/cell=capacitor", "device.cell.lifetime=1000", "device.cell.tick=1e-3")  # which leaks
 
 
 @pytest.mark.slow
-def test_killed_ten_times_equals_never_killed(tmp_path):
+@pytest.mark.parametrize(("device", "steps"), [(VALUES, 20_000), (PULSED, 5_000)], ids=["values", "pulsed"])
+def test_killed_ten_times_equals_never_killed(tmp_path, device, steps):
     """SIGKILL at ten random moments; final parameters and metrics bit for bit those of the undisturbed run."""
-    steps = "budget.steps=40000"
+    words = (*device, *RESUMABLE, f"budget.steps={steps}")
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    subprocess.run(command(*RESUMABLE, steps, f"hydra.run.dir={calm}"), cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(command(*words, f"hydra.run.dir={calm}"), cwd=tmp_path, check=True, capture_output=True)
     lines = len((calm / "metrics.jsonl").read_text().splitlines())
-    killed_ten_times(rough, (*RESUMABLE, steps), lines)
+    killed_ten_times(rough, words, lines)
     with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
         assert all(np.array_equal(one[name], other[name]) for name in one.files if name != "progress.seconds")
     assert (calm / "metrics.jsonl").read_bytes() == (rough / "metrics.jsonl").read_bytes()

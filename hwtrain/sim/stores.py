@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwtrain import draws
 from hwtrain.core import Array, Can
 from hwtrain.sim.cells import Cell, State
+from hwtrain.sim.composite import refreshed
 
 
 class Store(Protocol):
@@ -190,7 +191,7 @@ class Values:
 
 
 class Cells:
-    """Cells that are pulsed, or written; see `hwtrain.sim.cells`.
+    """Cells that are pulsed, or written; see `hwtrain.sim.cells`. Pairs that are full are refreshed after their pulses.
 
     Args:
         chip: seeds, (...,).
@@ -206,7 +207,7 @@ class Cells:
         self._devices = cell.fabricate(chip, size)
         self._state = cell.fresh(self._devices)
         self._told = np.clip(np.zeros((*chip.shape, size)), cell.low, cell.high)
-        self._read = 0
+        self._read = self._refreshed = 0
 
     @property
     def held(self) -> Array | None:
@@ -218,6 +219,9 @@ class Cells:
 
     def pulse(self, counts: Array) -> None:
         self._state = self._cell.pulse(self._devices, self._state, counts)
+        self._state, full = refreshed(self._cell, self._devices, self._state, self._read)
+        self._read += 1
+        self._refreshed += full
 
     def read(self) -> Array:
         return self._readings(1)[..., 0, :]
@@ -235,16 +239,18 @@ class Cells:
 
     def counts(self) -> dict[str, int]:
         writes, kind = self._state.writes, "pulses" if self._cell.pulsed else "writes"
-        return {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max())}
+        refreshes = {"refreshes": self._refreshed} if self._refreshed else {}
+        return {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max()), **refreshes}
 
     def snapshot(self) -> dict[str, Array]:
         kept = {field.name: np.array(getattr(self._state, field.name)) for field in fields(State)}
-        return {**kept, "told": self._told.copy(), "readings": np.asarray(self._read)}
+        counts = {"readings": np.asarray(self._read), "refreshed": np.asarray(self._refreshed)}
+        return {**kept, **counts, "told": self._told.copy()}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         self._state = State(**{field.name: snapshot[field.name].copy() for field in fields(State)})
         self._told = snapshot["told"].copy()
-        self._read = int(snapshot["readings"])
+        self._read, self._refreshed = int(snapshot["readings"]), int(snapshot["refreshed"])
 
     def _readings(self, count: int) -> Array:
         """What `count` readings bring back, (..., count, p)."""
