@@ -127,6 +127,8 @@ def best(
     rule = rules(eta, halves, decay)[name]
     budget = Budget(steps=600 * epochs)
     result, recorder, seconds, _ = train(rule, TASKS[task](batch=100), sizes, budget, 600 * max(epochs // 10, 1), seed)
+    if result.outcome != "completed":
+        raise SystemExit(f"{result.outcome} after {result.state.step} updates")
     for line in recorder.lines:
         if "test_accuracy" in line:
             print(f"epoch {line['step'] / 600:.0f}: {float(line['test_accuracy']):.4f}")
