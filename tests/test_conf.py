@@ -16,16 +16,17 @@ CHOICES = sorted(
     if path.parent != conf_dir() and path.parent.name != "tuned"
 )
 NEEDED = {
+    ("device", "emulated_spiking"): ["network=snu", "cost=cross_entropy"],
     ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
     ("device", "serial"): ["device.port=/dev/ttyACM0"],
     ("device", "replay"): ["device.transcript=bench.jsonl"],
+    ("device", "cell_array"): ["device.resource=ASRL/dev/ttyACM0::INSTR"],
     ("device", "visa"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("device", "visa_bench"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("task", "file"): ["task.path=mine.csv"],
 }
-WITHOUT = {
-    ("device", name) for name in ("function", "serial", "replay", "visa", "visa_bench")
-}  # nothing of the kind is here
+ELSEWHERE = ("cell_array", "function", "replay", "serial", "visa", "visa_bench")
+WITHOUT = {("device", name) for name in ELSEWHERE}  # nothing of the kind is here
 
 
 @pytest.fixture
@@ -47,17 +48,17 @@ def composed():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(composed, group, choice):
-    on = "visa" if choice == "crossbar" else "visa_bench"
+    on = {"crossbar": "visa", "arc_one": "cell_array"}.get(choice, "visa_bench")
     words = [
         *(["device=cells"] if group == "device/cell" else []),
-        *([f"device={on}", *NEEDED["device", on]] if group == "device/instrument" else []),
-        f"{group}={choice}",
+        *([f"device={on}", *NEEDED["device", on]] if group in ("device/instrument", "device/prober") else []),
+        f"{group}{'@device.instrument' if group == 'device/prober' else ''}={choice}",
         *NEEDED.get((group, choice), []),
     ]
     if group == "network" and choice == "parity":
         words.append("task=parity")
     settings = composed(*words)
-    node = OmegaConf.select(settings, group.replace("/", "."))
+    node = OmegaConf.select(settings, group.replace("/prober", "/instrument").replace("/", "."))
     if "emulated" in settings.device._target_:
         needs(settings.device.board)
     elif choice == "emulated_crossbar":

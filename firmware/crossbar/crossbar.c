@@ -407,9 +407,11 @@ static int write_cell(crossbar_t *crossbar, const place_t *place, float target, 
     for (uint32_t round = 0; round < (uint32_t)how[4]; round++) {
         float now;
         int error = conductance(crossbar, place, &now);
-        float off = target - now;
-        if (error || magnitude(off) <= tolerance)
+        if (error)
             return error;
+        float off = target - now;
+        if (magnitude(off) <= tolerance)
+            return SCPI_OK;
         float wished = off / step + (off < 0.0f ? -0.5f : 0.5f);
         int32_t count = wished > 1000.0f ? 1000 : wished < -1000.0f ? -1000 : (int32_t)wished;
         if (!count)

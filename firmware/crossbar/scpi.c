@@ -554,7 +554,7 @@ typedef struct path {
 
 /* Carry out one unit. */
 static int carry_out(scpi_t *scpi, path_t *path, const uint8_t *at, const uint8_t *end) {
-    uint8_t header[2u * LONGEST_HEADER];
+    uint8_t header[2u * LONGEST_HEADER] = {0};
     uint32_t length = 0;
     while (at < end && is_space(*at))
         at++;

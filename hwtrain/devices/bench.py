@@ -7,6 +7,7 @@ instrument's; changes larger than a step are ramped; at rest all channels are at
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -20,6 +21,7 @@ from hwtrain import checks
 from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Reading
 from hwtrain.costs import Cost
 from hwtrain.devices.instruments import Instrument, Limits, Restarted, Talk
+from hwtrain.devices.switch_off import Guard
 from hwtrain.errors import ConfigError, DeviceError, HwtrainError
 from hwtrain.limits import check
 
@@ -51,6 +53,7 @@ class Bench:
         timeout: silence after which a message is said again [s].
         patience: how long the instrument may be silent or away before the run fails [s].
         backend: of pyvisa; see `hwtrain.devices.visa.Address`.
+        guard: is there a process beside that switches the outputs off if this one is killed?
         name: what messages call it; "" is the instrument's.
 
     Raises:
@@ -80,9 +83,11 @@ class Bench:
         timeout: float = 1.0,
         patience: float = 10.0,
         backend: str = "@py",
+        guard: bool = True,
         name: str = "",
     ) -> None:
         checks.number("device.ramp", ramp, low=0, above=True, why="volts", none="at once")
+        checks.flag("device.guard", guard)
         checks.number("device.dwell", dwell, low=0, why="seconds")
         checks.number("device.timeout", timeout, low=0, above=True, why="seconds")
         checks.number("device.patience", patience, low=0, above=True, why="seconds")
@@ -120,8 +125,8 @@ class Bench:
         limits = {channel: Limits(low, high) for channel in parameters}
         limits |= {channel: Limits(input_low, input_high) for channel in inputs}
         talk = Talk(instrument, instrument.address(resource, backend), timeout, patience)
-        self._drive = Drive(talk, limits, tuple(outputs), ramp, dwell)
-        self._leave = weakref.finalize(self, self._drive.leave)  # also at the end of a program that forgot `close`
+        self._drive = Drive(talk, limits, tuple(outputs), ramp, dwell, guard)
+        self._leave = weakref.finalize(self, _leave, self._drive)  # at the end of a program that forgot `close`
 
     @property
     def spec(self) -> DeviceSpec:
@@ -208,6 +213,7 @@ class Drive:
         outputs: channels that are read.
         ramp: largest change at once [V]; None is no limit.
         dwell: time between the steps of a ramp [s].
+        guarded: are outputs switched off by a process beside if this one is killed?
     """
 
     def __init__(
@@ -217,8 +223,11 @@ class Drive:
         outputs: tuple[int | str, ...],
         ramp: float | None,
         dwell: float,
+        guarded: bool,
     ) -> None:
         self.talk = talk
+        self._guarded = guarded
+        self._guard: Guard | None = None
         self._limits, self._outputs, self._ramp, self._dwell = dict(limits), outputs, ramp, dwell
         self._channels = tuple(limits)
         self._zeros = tuple(limit.text(0, 0.0, talk.instrument.decimals) for limit in limits.values())
@@ -277,6 +286,8 @@ class Drive:
         finally:
             self._closed = True
             self.talk.close()
+            if self._guard is not None and not self._awake:
+                self._guard.dismiss()
 
     def _wake(self) -> None:
         """Compliance first, then 0 V, then on."""
@@ -286,8 +297,18 @@ class Drive:
         self._bring(self._zeros)  # where a lost connection left them
         self.talk.tell(list(facts.setup))
         self._zero()
+        if self._guarded and self._guard is None:
+            self._guard = Guard(self.talk.address, self._off())
         self._awake = True
         self.talk.tell([facts.enable.format(channel=channel) for channel in self._limits] if facts.enable else [])
+
+    def _off(self) -> list[bytes]:
+        """What switches everything off, whatever came before."""
+        facts = self.talk.instrument
+        units = [self._unit(index, zero) for index, zero in enumerate(self._zeros)]
+        units += [facts.disable.format(channel=channel) for channel in self._limits] if facts.disable else []
+        parts = [facts.separator.join(part) for part in self.talk.messages(units)]
+        return [facts.terminator.encode(), *((part + facts.terminator).encode("latin-1") for part in parts)]
 
     def _bring(self, texts: Sequence[str]) -> None:
         """Change what is not there yet, and wait until it is."""
@@ -390,6 +411,11 @@ class Drive:
                     "Is the chip connected, and the range wide enough?"
                 )
         return numbers
+
+
+def _leave(drive: Drive) -> None:
+    with contextlib.suppress(HwtrainError):
+        drive.leave()
 
 
 class _Message:

@@ -202,6 +202,7 @@ class Crossbar:
             layers=network.layers,
         )
         self._target = np.clip(np.zeros(network.size), low, high)
+        self._written = False  # before that, cells hold what an earlier run left there
         self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
         self._awake = self._closed = False
         self._heard = -math.inf
@@ -346,8 +347,8 @@ class Crossbar:
 
     def _write(self, theta: Array) -> None:
         """Values, which the controller brings about by reading and pulsing; those that did not move are left alone."""
-        moved = theta != self._target
-        self._target = np.array(theta, np.float64)
+        moved = (theta != self._target) | (not self._written)
+        self._target, self._written = np.array(theta, np.float64), True
         if not moved.any():
             return
         self._number += 1
@@ -368,32 +369,7 @@ class Crossbar:
         return self._floats(self._facts.readings, self._spec.size) / self._scale
 
     def _measured(self, command: Measure) -> Reading:
-        x, probes = command.sample.x, command.probes
-        shown = x.reshape(1, -1, x.shape[-1])  # (k or 1, t b, n)
-        deltas = None if probes is None else probes.dense(self._spec.size)
-        activity, start = [], 0
-        for number, layer in enumerate(self._layers):
-            shown = normalised(shown, layer.normalise)
-            u = self._product(number, layer, shown)
-            if deltas is not None:
-                rows, columns = self._tiles[number]
-                tile = deltas[:, start : start + layer.size].reshape(-1, rows, columns)
-                sign = 1 if layer.bias == "add" else -1
-                u = u + np.matmul(shown, tile[:, :-1]) + sign * tile[:, -1:]
-            start += layer.size
-            shown = ACTIVATIONS[layer.activation](u)
-            k = 1 if probes is None else probes.count
-            activity.append(np.broadcast_to(shown, (k, *shown.shape[1:])).reshape(k, *x.shape[:-1], -1))
-        output, each = activity[-1], None
-        if command.observe & (Can.COST | Can.SAMPLE_COST):
-            assert command.sample.target is not None  # checked before
-            each = self._cost(output, command.sample.target[None]).mean(axis=-2)
-        return Reading(
-            cost=None if each is None or Can.COST not in command.observe else each.mean(axis=-1),
-            sample_cost=each if Can.SAMPLE_COST in command.observe else None,
-            output=output if Can.OUTPUT in command.observe else None,
-            activity=tuple(activity) if Can.ACTIVITY in command.observe else None,
-        )
+        return measured(self._layers, self._spec.size, self._cost, command, self._product)
 
     def _product(self, number: int, layer: Layer, shown: Array) -> Array:
         """Pre-activations of inputs (k, v, n) from one tile, (k, v, m); inputs above 1 are scaled down and back."""
@@ -432,6 +408,49 @@ class Crossbar:
         if not np.isfinite(numbers).all():
             raise DeviceError(f"{self._talk.address.resource}: a current was out of the converter's range")
         return numbers
+
+
+def measured(
+    layers: Sequence[Layer],
+    size: int,
+    cost: Cost,
+    command: Measure,
+    product: Callable[[int, Layer, Array], Array],
+) -> Reading:
+    """A measurement of dense layers whose products an array makes, and whose neurons and probes are the host's.
+
+    Args:
+        layers: from input to output.
+        size: number of parameters.
+        cost: what is minimised.
+        command: what is asked for.
+        product: pre-activations of inputs (k or 1, v, n) of a layer, by its number, (k or 1, v, m).
+    """
+    x, probes = command.sample.x, command.probes
+    shown = x.reshape(1, -1, x.shape[-1])
+    k = 1 if probes is None else probes.count
+    deltas = None if probes is None else probes.dense(size)
+    activity, start = [], 0
+    for number, layer in enumerate(layers):
+        shown = normalised(shown, layer.normalise)
+        u = product(number, layer, shown)
+        if deltas is not None:
+            tile = deltas[:, start : start + layer.size].reshape(len(deltas), -1, u.shape[-1])
+            sign = 1 if layer.bias == "add" else -1
+            u = u + np.matmul(shown, tile[:, :-1]) + sign * tile[:, -1:]
+        start += layer.size
+        shown = ACTIVATIONS[layer.activation](u)
+        activity.append(np.broadcast_to(shown, (k, *shown.shape[1:])).reshape(k, *x.shape[:-1], -1))
+    output, each = activity[-1], None
+    if command.observe & (Can.COST | Can.SAMPLE_COST):
+        assert command.sample.target is not None  # `limits.check` has seen to it
+        each = cost(output, command.sample.target[None]).mean(axis=-2)
+    return Reading(
+        cost=None if each is None or Can.COST not in command.observe else each.mean(axis=-1),
+        sample_cost=each if Can.SAMPLE_COST in command.observe else None,
+        output=output if Can.OUTPUT in command.observe else None,
+        activity=tuple(activity) if Can.ACTIVITY in command.observe else None,
+    )
 
 
 class EmulatedCrossbar(Crossbar):
@@ -475,10 +494,23 @@ def crossbar(
         checks.one_of("device.programming", programming, ("controller", *SCHEMES))
     kind: Callable[..., Device] = EmulatedCrossbar if "board" in settings else Crossbar
     device = kind(values=programming == "controller", tolerance=tolerance, rounds=rounds, **settings)
-    if programming in (None, "controller"):
+    return by_values(device, None if programming == "controller" else programming, tolerance, rounds)
+
+
+def by_values(device: Device, scheme: str | None, tolerance: float, rounds: int) -> Device:
+    """A device of pulses that takes values by a scheme of the host; None takes what it takes.
+
+    What its cells hold, which may be what an earlier run left there, is read first.
+    """
+    if scheme is None:
         return device
     try:
-        return Programmed(device, str(programming), tolerance, rounds)
+        programmed = Programmed(device, scheme, tolerance, rounds)
+        (reading,) = device.execute([Read()])
+        assert reading.theta is not None
+        programmed.restore(programmed.snapshot() | {"programmed.believed": reading.theta})
+        device.rest()
+        return programmed
     except BaseException:
         device.close()
         raise

@@ -32,6 +32,7 @@ ERRORS = 0b00111100  # of *ESR?: query, device, execution and command error (IEE
 _SMALL = re.compile(r"\+?\d{1,3}")
 POWER_ON = 0b10000000
 ATTEMPTS = 20  # at one piece of work, between which the instrument restarts or is lost
+OLD_ERRORS = 64  # asked for at most
 BACK_OFF = 0.5  # longest pause between attempts to connect again [s]
 
 
@@ -193,6 +194,7 @@ class Talk:
             except PortLost as error:
                 with contextlib.suppress(Restarted):
                     self._again(error, time.monotonic())
+            self._forget_errors()
             if not facts.identify:
                 return ""
             (name,) = self.steadily(lambda: self.ask([facts.identify], 1))
@@ -311,6 +313,14 @@ class Talk:
             self._wire.close()
             self._wire = None
 
+    def _forget_errors(self) -> None:
+        """Errors that were there before are no business of ours."""
+        facts = self.instrument
+        for _ in range(OLD_ERRORS if facts.error else 0):
+            (error,) = self.steadily(lambda: self.ask([facts.error], 1))
+            if error.lstrip("+").startswith(facts.fine):
+                return
+
     def _open_wire(self) -> Wire:
         if self._wire is None:
             raise PortLost("the wire is closed")
@@ -377,7 +387,7 @@ class Talk:
         return first + parts
 
     def _judge(self, tail: Mapping[str, str], said: int) -> bool:
-        """Can the answers to the tag be? And what they say beside: a restart, or an error.
+        """Can the answers to the tag be? And what they say beside: a restart, or an error since the message before.
 
         Raises:
             Restarted: the instrument has been off.
@@ -391,7 +401,7 @@ class Talk:
         if before not in known or (status & POWER_ON and len(known) < 256):
             self.disturbances["restarts"] += 1
             raise Restarted(f"{self.address.resource}: the instrument has restarted")
-        if status & ERRORS and self.instrument.error:
+        if status & ERRORS and self.instrument.error and len(known) < 256:
             (error,) = self.ask([self.instrument.error], 1)
             if not error.lstrip("+").startswith(self.instrument.fine):
                 raise DeviceError(f"{self.address.resource} refuses a command of {self.instrument.name!r}: {error}")

@@ -321,7 +321,7 @@ def _of(command: Command, index: int, replicas: tuple[int, ...]) -> Command:
                 change = replace(change, probes=_seeded(change.probes, index), modulation=modulation)
             return Program(command.theta[index], change)
         case Pulse():
-            return Pulse(command.counts[index])
+            return replace(command, counts=command.counts[index])
         case Measure():
             probes = None if command.probes is None else _seeded(command.probes, index)
             return replace(command, sample=_own(command.sample, index, replicas), probes=probes)

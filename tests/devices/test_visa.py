@@ -51,7 +51,7 @@ def box():
 
 
 def bench(box, table=None, **settings):
-    settings = {"low": -8.0, "high": 8.0, "timeout": 0.05, "patience": 3.0} | settings
+    settings = {"low": -8.0, "high": 8.0, "timeout": 0.05, "patience": 3.0, "guard": False} | settings
     channels = {"parameters": list(range(1, 10)), "inputs": [10, 11], "outputs": [1]}
     return Bench(table or facts(), box.resource, cost=MeanSquaredError(), **channels, **settings)
 
@@ -218,6 +218,14 @@ class TestTalk:
         assert talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"]
         talk.close()
 
+    def test_errors_of_others_are_forgotten_at_the_start(self, box):
+        server = box()
+        server.errors, server.esr = ['-222,"Data out of range"'] * 3, 32 + 16
+        talk = self.talk(server)
+        talk.open()
+        assert talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"] and not server.errors
+        talk.close()
+
     def test_two_threads_get_their_own_answers(self, box):
         talk = self.talk(box())
         talk.open()
@@ -257,7 +265,7 @@ class TestTalk:
             return [data + f"0;0;{tag}\n".encode()]
 
         with Server(script) as server:
-            talk = Talk(facts(identify=""), Address(server.resource), timeout=0.2, patience=1.0)
+            talk = Talk(facts(identify="", error=""), Address(server.resource), timeout=0.2, patience=1.0)
             talk.open()
             with pytest.raises(HwtrainError, match="indefinite block"):
                 talk.ask(["DATA?"], 1, block=True)
@@ -293,8 +301,20 @@ class TestSafety:
         assert server.volts[1] == 1.0 and server.on[1]
         chip.close()
         assert server.safe
+        assert chip._drive._guard is None
         with pytest.raises(DeviceError, match="closed"):
             chip.execute([Measure(SAMPLE)])
+
+    def test_the_guard_goes_when_it_is_not_needed(self, box):
+        server = box()
+        chip = bench(server, guard=True)
+        assert chip._drive._guard is None  # nothing is driven yet
+        chip.execute([Program(np.ones(9))])
+        process = chip._drive._guard._process
+        assert process.poll() is None
+        chip.close()
+        chip.close()
+        assert process.poll() == 0
 
     def test_compliance_comes_first_and_outputs_open_at_zero(self, box):
         server = box()
@@ -436,6 +456,25 @@ class TestFrontDoor:
         _, complaint = process.communicate(timeout=30)
         assert process.returncode in (2, 130), complaint
         assert server.safe
+
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSEGV])
+    def test_a_killed_host_leaves_outputs_off(self, box, tmp_path, end):
+        server = box()
+        line = [sys.executable, "-m", "hwtrain", *words(server, "budget.steps=1000000")]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen(
+            line, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 60
+        while server.settings < 500 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not server.safe
+        process.send_signal(end)
+        process.wait(30)
+        until = time.monotonic() + 20
+        while not server.safe and time.monotonic() < until:
+            time.sleep(0.05)
+        assert server.safe and server.beyond == []
 
     def test_nobody_there_is_one_sentence(self, hwtrain):
         with socket.create_server(("127.0.0.1", 0)) as server:
