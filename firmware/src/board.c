@@ -50,6 +50,9 @@ static uint8_t hello(const hwt_board_t *board, request_t *request) {
     hwt_put16(reply + 12, config->reply_size);
     hwt_put16(reply + 14, config->ring);
     can |= (HWT_LOCAL_RULES ? (uint32_t)HWT_CAN_LEARN : 0u) | (config->port->reset ? (uint32_t)HWT_CAN_RESET : 0u);
+#if HWT_STREAMS
+    can |= HWT_CAN_STREAM;
+#endif
     hwt_put32(reply + 16, can);
     hwt_put32(reply + 20, config->theta_size);
     hwt_put32(reply + 24, config->samples_size);
@@ -89,6 +92,15 @@ static uint8_t adopt(hwt_board_t *board, request_t *request) {
 
 /* ---- network, parameters, samples ------------------------------------------------------------------------------------ */
 
+/* What is behind the parameters changes hands: neurons do not go on from it. */
+static void stop_streaming(hwt_board_t *board) {
+#if HWT_STREAMS
+    board->streaming = 0;
+#else
+    (void)board;
+#endif
+}
+
 /* Floats that may be written and read: the parameters, and class matrices if there is room for them. */
 static uint32_t held(const hwt_board_t *board) {
     uint32_t classes = HWT_LOCAL_RULES ? hwt_classes_size(&board->network) : 0u;
@@ -124,7 +136,7 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
         layer->form = bytes[15u + 4u * l];
         if (layer->outputs == 0)
             return refuse(request, HWT_BAD_VALUE, 12u + 4u * l);
-        if (layer->activation > HWT_RELU)
+        if (layer->activation > HWT_STEP)
             return refuse(request, HWT_BAD_VALUE, 14u + 4u * l);
         if (layer->form >> 1 > HWT_NORMALISE_RMS)
             return refuse(request, HWT_BAD_VALUE, 15u + 4u * l);
@@ -140,6 +152,7 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
         return refuse(request, HWT_NO_ROOM, config->samples_size);
     board->network = network;
     board->size = size;
+    stop_streaming(board);
     board->low = low;
     board->high = high;
     size = held(board);
@@ -168,6 +181,8 @@ static uint8_t write_parameters(hwt_board_t *board, request_t *request) {
         if (!hwt_is_finite(values + 4u * i) || (limited && (value < board->low || value > board->high)))
             return refuse(request, HWT_BAD_RANGE, offset + i);
     }
+    if (offset + count > board->size)
+        stop_streaming(board);
     for (uint16_t i = 0; i < count; i++) {
         float value = hwt_get_float(values + 4u * i), magnitude = value < 0.0f ? -value : value;
         board->config->theta[offset + i] = value;
@@ -440,8 +455,67 @@ static uint8_t learn(hwt_board_t *board, request_t *request) {
         return refuse(request, HWT_NO_ROOM, config->work_size);
     if (lesson.rule == HWT_MONO_FORWARD && hwt_classes_size(&board->network) > config->theta_size - board->size)
         return refuse(request, HWT_NO_ROOM, config->theta_size);
+    if (lesson.rule == HWT_MONO_FORWARD)
+        stop_streaming(board);
     hwt_learn(board, &lesson, request->reply);
     request->length = (uint16_t)(4u * lesson.updates);
+    return HWT_OK;
+}
+#endif
+
+#if HWT_STREAMS
+/* STREAM: steps of a sequence, which goes on where the last one ended. */
+static uint8_t stream(hwt_board_t *board, request_t *request) {
+    const uint8_t *bytes = request->payload;
+    const hwt_config_t *config = board->config;
+    const hwt_network_t *network = &board->network;
+    const uint32_t length = 52u + 4u * (network->count - 1u);
+    hwt_stream_t stream;
+    if (request->count != length)
+        return refuse(request, HWT_BAD_LENGTH, length);
+    stream.flags = bytes[0];
+    stream.reset = bytes[1];
+    stream.signal = bytes[2];
+    stream.shape = bytes[3];
+    stream.slot = hwt_get16(bytes + 4);
+    stream.steps = hwt_get16(bytes + 6);
+    stream.decay = hwt_get_float(bytes + 8);
+    stream.threshold = hwt_get_float(bytes + 12);
+    stream.slope = hwt_get_float(bytes + 16);
+    stream.height = hwt_get_float(bytes + 20);
+    stream.readout_decay = hwt_get_float(bytes + 24);
+    stream.readout_gain = hwt_get_float(bytes + 28);
+    stream.rate = hwt_get_float(bytes + 32);
+    stream.readout_rate = hwt_get_float(bytes + 36);
+    stream.scale = hwt_get_float(bytes + 40);
+    stream.low = hwt_get_float(bytes + 44);
+    stream.high = hwt_get_float(bytes + 48);
+    stream.seeds = bytes + 52;
+    if (stream.flags > (HWT_STREAM_START | HWT_STREAM_LEARN | HWT_STREAM_ACTIVITY | HWT_STREAM_CENTRE) ||
+        !(board->streaming || (stream.flags & HWT_STREAM_START)) || !hwt_can_stream(network))
+        return refuse(request, HWT_BAD_VALUE, 0);
+    if (stream.reset > HWT_RESET_SOFT)
+        return refuse(request, HWT_BAD_VALUE, 1);
+    if (stream.signal > HWT_SIGNAL_ERROR)
+        return refuse(request, HWT_BAD_VALUE, 2);
+    if (stream.shape > HWT_SHAPE_TRIANGLE)
+        return refuse(request, HWT_BAD_VALUE, 3);
+    for (uint8_t at = 8; at < 44; at = (uint8_t)(at + 4u))
+        if (!hwt_is_finite(bytes + at))
+            return refuse(request, HWT_BAD_VALUE, at);
+    if (!limits_allowed(board, bytes + 44))
+        return refuse(request, HWT_BAD_VALUE, 44);
+    if (!has_slots(board, stream.slot, stream.steps))
+        return refuse(request, HWT_NO_ROOM, config->samples_size / sample_length(board));
+    uint32_t values = 1u + ((stream.flags & HWT_STREAM_ACTIVITY) ? hwt_nodes(network) : 0u), room = request->room / 4u;
+    if (stream.steps > room / values)
+        return refuse(request, HWT_NO_ROOM, room / values);
+    if (hwt_stream_work_size(network) > config->work_size)
+        return refuse(request, HWT_NO_ROOM, config->work_size);
+    if (hwt_stream_size(network) > config->theta_size - board->size)
+        return refuse(request, HWT_NO_ROOM, config->theta_size);
+    hwt_stream_run(board, &stream, request->reply);
+    request->length = (uint16_t)(4u * stream.steps * values);
     return HWT_OK;
 }
 #endif
@@ -464,7 +538,8 @@ static uint8_t counters(hwt_board_t *board, request_t *request) {
 
 static uint8_t execute(hwt_board_t *board, uint8_t kind, request_t *request) {
     const hwt_port_t *port = board->config->port;
-    if (((kind >= HWT_WRITE && kind <= HWT_TRAIN) || (HWT_LOCAL_RULES && kind == HWT_LEARN)) && board->network.count == 0)
+    if (((kind >= HWT_WRITE && kind <= HWT_TRAIN) || (HWT_LOCAL_RULES && kind == HWT_LEARN) ||
+         (HWT_STREAMS && kind == HWT_STREAM)) && board->network.count == 0)
         return refuse(request, HWT_NO_NETWORK, 0);
     switch (kind) {
     case HWT_NETWORK:
@@ -486,6 +561,10 @@ static uint8_t execute(hwt_board_t *board, uint8_t kind, request_t *request) {
 #if HWT_LOCAL_RULES
     case HWT_LEARN:
         return learn(board, request);
+#endif
+#if HWT_STREAMS
+    case HWT_STREAM:
+        return stream(board, request);
 #endif
     case HWT_REST:
     case HWT_RESET:

@@ -195,13 +195,14 @@ static float slope(uint8_t activation, float y) {
         return 1.0f - y * y;
     case HWT_RELU:
         return y > 0.0f ? 1.0f : 0.0f;
+    case HWT_STEP:
+        return 0.0f;
     default:
         return 1.0f;
     }
 }
 
-/* What is said becomes its softmax less the target. Returns the cross-entropy. */
-static float class_errors(float *said, const float *target, uint16_t classes) {
+float hwt_class_errors(float *said, const float *target, uint16_t classes) {
     float most = said[0], sum = 0.0f, aim = 0.0f, whole = 0.0f, cost;
     for (uint16_t j = 1; j < classes; j++)
         if (said[j] > most)
@@ -338,7 +339,7 @@ static void read_out(update_t *update, float *theta, const float *x, uint16_t in
     for (uint16_t k = 0; k < batch; k++) {
         float *said = update->classes + (uint32_t)k * classes;
         float scale = hwt_layer_pass(layer, theta, x + (uint32_t)k * inputs, inputs, said);
-        class_errors(said, update->samples + k * sample_stride(network) + network->inputs, classes);
+        hwt_class_errors(said, update->samples + k * sample_stride(network) + network->inputs, classes);
         multiply_by(said, classes, update->lesson->readout_rate / (float)batch);
         add(update->biases, said, classes);
         multiply_by(said, classes, scale);
@@ -388,7 +389,7 @@ static void classify(update_t *update, uint8_t number, float *theta, const hwt_v
             hwt_layer_pass(last, readout, activity, units, says);
         else
             project(says, matrix, activity, classes, units);
-        update->cost += class_errors(says, update->samples + k * sample_stride(network) + network->inputs, classes);
+        update->cost += hwt_class_errors(says, update->samples + k * sample_stride(network) + network->inputs, classes);
         if (is_last)
             project(error, readout, says, units, classes);
         else

@@ -158,6 +158,8 @@ static float activate(uint8_t activation, float u) {
         return hwt_tanh(u);
     case HWT_RELU:
         return u > 0.0f ? u : 0.0f;
+    case HWT_STEP:
+        return u > 0.0f ? 1.0f : 0.0f;
     default:
         return u;
     }

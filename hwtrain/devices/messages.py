@@ -44,6 +44,7 @@ class Kind(IntEnum):
     COUNTERS = 0x1A
     RESET = 0x1B
     LEARN = 0x1C
+    STREAM = 0x1D
 
 
 class Status(IntEnum):
@@ -75,12 +76,13 @@ _SENTENCES = {
 
 
 class Activation(IntEnum):
-    """Of a dense layer; names as in `hwtrain.core.Layer`."""
+    """Of a layer; names as in `hwtrain.core.Layer`."""
 
     LINEAR = 0
     SIGMOID = 1
     TANH = 2
     RELU = 3
+    STEP = 4  # of a spiking layer, which only `Stream` computes with its memory
 
 
 class Bias(IntEnum):
@@ -147,6 +149,29 @@ class Goodness(IntEnum):
     MEAN = 1
 
 
+class Resetting(IntEnum):
+    """What a spike does to a membrane; names as in `hwtrain.core.Layer`."""
+
+    HARD = 0
+    SOFT = 1
+
+
+class Signal(IntEnum):
+    """What teaches hidden layers of a stream; names as in `hwtrain.algorithms.osttp`."""
+
+    TARGET = 0
+    LOCAL = 1
+    ERROR = 2
+
+
+class Shape(IntEnum):
+    """Of the surrogate of a spike's derivative; names as in `hwtrain.sim.neurons.Surrogate`."""
+
+    TANH = 0
+    FAST_SIGMOID = 1
+    TRIANGLE = 2
+
+
 class Capability(IntFlag):
     """What the board's firmware offers."""
 
@@ -158,6 +183,7 @@ class Capability(IntFlag):
     TRAIN = 32
     RESET = 64
     LEARN = 128
+    STREAM = 256
 
 
 def _expect(kind: Kind, payload: bytes, size: int) -> None:
@@ -280,6 +306,13 @@ class Network:
         """Number of parameters."""
         widths = [self.inputs, *(layer.outputs for layer in self.layers)]
         return sum((n + 1) * m for n, m in pairwise(widths))
+
+    @property
+    def streaming_size(self) -> int:
+        """Floats of what runs on from step to step of a stream, which stand there instead."""
+        widths = [self.inputs, *(layer.outputs for layer in self.layers)]
+        hidden = sum((n + 4) * m for n, m in pairwise(widths[:-1]))
+        return hidden + widths[-2] + 2 * widths[-1] + 1
 
     @property
     def classes_size(self) -> int:
@@ -533,6 +566,80 @@ class Learn:
         return np.frombuffer(payload, FLOAT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Present steps of a sequence to spiking neurons, one after another, and learn from each.
+
+    Args:
+        slot: where the first step is stored; the others stand behind it.
+        steps: how many.
+        start: does a new sequence begin, for neurons that have seen nothing?
+        learn: change the parameters after every step?
+        activity: report what every layer did at every step?
+        centre: project the target less its mean over all steps so far?
+        reset: hard or soft.
+        signal: what teaches hidden layers.
+        shape: of the surrogate.
+        decay: share of a membrane that is left after a step.
+        threshold: to which each unit's bias is added.
+        slope: how narrow the surrogate is.
+        height: its value at the threshold.
+        readout_decay: of the last layer, which integrates; 0 is no memory.
+        readout_gain: what the last layer multiplies its inputs with.
+        rate: learning rate of the hidden layers.
+        readout_rate: of the last layer.
+        scale: half-width of the projections, whose element (c, j) is scale * (2^-31 * draw), the draw being word
+            c * units + j of the seed (`hwtrain.draws.words`) as a signed number.
+        low: parameters are kept within these.
+        high: see `low`.
+        seeds: of each hidden layer's projection.
+    """
+
+    slot: int
+    steps: int
+    start: bool = True
+    learn: bool = True
+    activity: bool = False
+    centre: bool = False
+    reset: Resetting = Resetting.HARD
+    signal: Signal = Signal.TARGET
+    shape: Shape = Shape.TANH
+    decay: float
+    threshold: float
+    slope: float = 1.0
+    height: float = 1.0
+    readout_decay: float = 0.0
+    readout_gain: float = 1.0
+    rate: float = 0.0
+    readout_rate: float = 0.0
+    scale: float = 1.0
+    low: float = -np.inf
+    high: float = np.inf
+    seeds: Sequence[int] = (0,)
+    kind: ClassVar[Kind] = Kind.STREAM
+
+    def pack(self) -> bytes:
+        """The payload."""
+        flags = self.start | self.learn << 1 | self.activity << 2 | self.centre << 3
+        return struct.pack(
+            f"<BBBBHHfffffffffff{len(self.seeds)}I",
+            flags, self.reset, self.signal, self.shape, self.slot, self.steps, self.decay, self.threshold, self.slope,
+            self.height, self.readout_decay, self.readout_gain, self.rate, self.readout_rate, self.scale,
+            self.low, self.high, *self.seeds,
+        )  # fmt: skip
+
+    def unpack(self, payload: bytes, nodes: int) -> tuple[Floats, Floats | None]:
+        """Cost of every step, (t,), and activities of all layers one after another, (t, nodes); None unless asked for.
+
+        Raises:
+            ProtocolError: wrong length.
+        """
+        _expect(self.kind, payload, FLOAT.itemsize * self.steps * (1 + nodes * self.activity))
+        values = np.frombuffer(payload, FLOAT)
+        activity = values[self.steps :].reshape(self.steps, nodes) if self.activity else None
+        return values[: self.steps], activity
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Make everything the board drives safe."""
@@ -594,6 +701,7 @@ Request = (
     | Update
     | Train
     | Learn
+    | Stream
     | Rest
     | Watchdog
     | GetCounters

@@ -55,8 +55,8 @@ static void fail(const char *what, unsigned long turn) {
 static void sound_frame(const hwt_board_t *board) {
     static const uint8_t kinds[] = {HWT_HELLO, HWT_ADOPT, HWT_NETWORK, HWT_WRITE, HWT_READ, HWT_DIGEST, HWT_SAMPLE, HWT_MEASURE,
                                     HWT_MEASURE, HWT_UPDATE, HWT_TRAIN, HWT_TRAIN, HWT_REST, HWT_WATCHDOG, HWT_COUNTERS,
-                                    HWT_RESET, HWT_NETWORK, HWT_LEARN, HWT_LEARN, HWT_LEARN};
-    static const uint8_t lengths[] = {0, 8, 20, 12, 6, 0, 20, 24, 24, 36, 38, 40, 0, 4, 0, 0, 24, 30, 31, 32};
+                                    HWT_RESET, HWT_NETWORK, HWT_LEARN, HWT_LEARN, HWT_LEARN, HWT_STREAM, HWT_STREAM};
+    static const uint8_t lengths[] = {0, 8, 20, 12, 6, 0, 20, 24, 24, 36, 38, 40, 0, 4, 0, 0, 24, 30, 31, 32, 56, 56};
     uint8_t frame[300], which = (uint8_t)(draw() % sizeof kinds), tame = draw() % 4u != 0;
     uint16_t length = draw() % 8u ? lengths[which] : (uint16_t)(draw() % 180u);
     frame[0] = draw() % 64u ? HWT_PROTOCOL : (uint8_t)draw();
@@ -71,7 +71,12 @@ static void sound_frame(const hwt_board_t *board) {
         hwt_put_float(frame + 12, -2.0f);
         hwt_put_float(frame + 16, 2.0f);
         for (uint16_t at = 20; at < 8u + length; at = (uint16_t)(at + 4u))
-            hwt_put32(frame + at, 1u + draw() % 4u + ((draw() % 4u) << 16) + ((draw() % 2u ? draw() % 6u : 0u) << 24));
+            hwt_put32(frame + at, 1u + draw() % 4u + ((draw() % 5u) << 16) + ((draw() % 2u ? draw() % 6u : 0u) << 24));
+        if (length == 20u && draw() % 3u == 0) { /* spiking neurons, and what reads them */
+            frame[22] = HWT_STEP;
+            frame[23] = HWT_SUBTRACT;
+            frame[26] = HWT_LINEAR;
+        }
     } else if (tame && kinds[which] == HWT_ADOPT) {
         hwt_put32(frame + 8, board->boot);
         hwt_put32(frame + 12, 1u + draw() % 3u);
@@ -90,6 +95,17 @@ static void sound_frame(const hwt_board_t *board) {
             hwt_put_float(frame + 16 + 4u * i, (float)(draw() % 100u) * 0.1f);
         hwt_put_float(frame + 28, -1.5f);
         hwt_put_float(frame + 32, 1.5f);
+    }
+    if (tame && kinds[which] == HWT_STREAM && length == 56) {
+        frame[8] = (uint8_t)(draw() % 16u);
+        for (uint8_t i = 1; i < 4; i++)
+            frame[8u + i] = (uint8_t)(draw() % (i == 1 ? 2u : 3u));
+        hwt_put16(frame + 12, (uint16_t)(draw() % 2u));
+        hwt_put16(frame + 14, (uint16_t)(1u + draw() % 3u));
+        for (uint8_t i = 0; i < 9; i++)
+            hwt_put_float(frame + 16 + 4u * i, (float)(draw() % 100u) * 0.1f);
+        hwt_put_float(frame + 52, -1.5f);
+        hwt_put_float(frame + 56, 1.5f);
     }
     hwt_encode(frame, (uint16_t)(8u + length), put_in, NULL);
 }
@@ -136,7 +152,8 @@ int main(int argc, char **argv) {
             if (length < 0)
                 fail("a reply is damaged", turn);
             replied += length > 0;
-            learnt += length > 0 && buffer[1] == (HWT_LEARN | HWT_REPLY) && buffer[8] == HWT_OK;
+            learnt += length > 0 && buffer[8] == HWT_OK &&
+                      (buffer[1] == (HWT_LEARN | HWT_REPLY) || buffer[1] == (HWT_STREAM | HWT_REPLY));
         }
     }
     printf("%lu frames, %lu damaged, %lu replies, %u executed, %u refused, %lu blocks learnt\n", turns, damaged, replied,

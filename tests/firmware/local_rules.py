@@ -13,6 +13,7 @@ FUNCTIONS = {  # f and its derivative, of z
     Activation.SIGMOID: (lambda z: 1 / (1 + np.exp(-z)), lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
     Activation.TANH: (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
     Activation.RELU: (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
+    Activation.STEP: (lambda z: (z > 0).astype(float), lambda z: np.zeros_like(z)),
 }
 
 

@@ -92,12 +92,14 @@ ACTIVATIONS = {
     Activation.SIGMOID: sigmoid,
     Activation.TANH: tanh,
     Activation.RELU: lambda u: np.where(u > 0, u, f32(0)),
+    Activation.STEP: lambda u: np.where(u > 0, f32(1), f32(0)),
 }
 SLOPES = {
     Activation.LINEAR: lambda y: np.ones_like(y),
     Activation.SIGMOID: lambda y: y * (f32(1) - y),
     Activation.TANH: lambda y: f32(1) - y * y,
     Activation.RELU: lambda y: np.where(y > 0, f32(1), f32(0)),
+    Activation.STEP: lambda y: np.zeros_like(y),
 }
 
 

@@ -200,9 +200,11 @@ def test_wire_constants_are_the_same_in_c_and_python():
     m = messages
     for enum in (m.Kind, m.Status, m.Observe, m.Activation, m.Bias, m.Cost, m.Pattern, m.Rule):
         python |= {member.name: int(member) for member in enum}
-    for enum in (m.Baseline, m.Normalise, m.Goodness):
+    for enum in (m.Baseline, m.Normalise, m.Goodness, m.Signal, m.Shape):
         python |= {f"{enum.__name__.upper()}_{member.name}": int(member) for member in enum}
     python |= {f"CAN_{member.name}": int(member) for member in messages.Capability}
+    python |= {f"RESET_{member.name}": int(member) for member in messages.Resetting}
+    python |= {"STREAM_START": 1, "STREAM_LEARN": 2, "STREAM_ACTIVITY": 4, "STREAM_CENTRE": 8}
     python |= {"REPLY": messages.REPLY, "ANTITHETIC": messages.ANTITHETIC, "FLOAT32": 0, "UINT8": 1}
     assert python == c
 

@@ -51,12 +51,20 @@ typedef struct hwt_port {
 #define HWT_LOCAL_RULES 1 /* 0 leaves out LEARN, some KB of flash */
 #endif
 
+#ifndef HWT_STREAMS
+#ifdef __AVR__
+#define HWT_STREAMS 0 /* no room for traces */
+#else
+#define HWT_STREAMS HWT_LOCAL_RULES /* 0 leaves out STREAM, some KB of flash */
+#endif
+#endif
+
 /* Memory and facts of a board; must outlive the board. Sizes of float buffers count floats. */
 typedef struct hwt_config {
     const char *name; /* at most 31 characters */
     const hwt_port_t *port;
 
-    float *theta; /* parameters, and behind them Mono-Forward's class matrices */
+    float *theta; /* parameters, and behind them Mono-Forward's class matrices, or what runs on from step to step of STREAM */
     uint32_t theta_size;
 
     float *samples; /* stored samples, inputs then target, one after another */
@@ -104,6 +112,9 @@ typedef struct hwt_board {
     float low;      /* parameters are held within these, ends included */
     float high;
     float largest;  /* no parameter's magnitude is above this */
+#if HWT_STREAMS
+    uint8_t streaming; /* has a sequence begun whose neurons still stand behind the parameters? */
+#endif
 } hwt_board_t;
 
 /* Start. The board is fresh: boot id 0, no network. Returns 0, or -1 where the config breaks a rule above. */
@@ -113,7 +124,7 @@ int hwt_board_init(hwt_board_t *board, const hwt_config_t *config);
  * do, 0 if the board may sleep until the next byte or millisecond tick. */
 int hwt_board_poll(hwt_board_t *board);
 
-/* ---- between board.c, train.c and local.c ---- */
+/* ---- between board.c, train.c, local.c and stream.c ---- */
 
 /* The arguments of TRAIN (PROTOCOL.md) after they have been checked. */
 typedef struct hwt_block {
@@ -163,6 +174,37 @@ uint32_t hwt_classes_size(const hwt_network_t *network);
 
 /* Run updates of a local rule; `costs` gets a little-endian float for each. */
 void hwt_learn(hwt_board_t *board, const hwt_lesson_t *lesson, uint8_t *costs);
+
+/* The arguments of STREAM (PROTOCOL.md) after they have been checked. */
+typedef struct hwt_stream {
+    uint8_t flags;         /* hwt_stream_flags */
+    uint8_t reset;         /* hwt_reset_kind */
+    uint8_t signal;        /* hwt_signal */
+    uint8_t shape;         /* hwt_shape */
+    uint16_t slot;         /* of the first step */
+    uint16_t steps;
+    float decay;           /* share of a membrane that is left after a step */
+    float threshold;       /* to which each unit's bias is added */
+    float slope, height;   /* of the surrogate derivative */
+    float readout_decay;   /* of the last layer, which integrates */
+    float readout_gain;
+    float rate;            /* of the hidden layers */
+    float readout_rate;    /* of the last layer */
+    float scale;           /* half-width of the projections */
+    float low, high;       /* parameters are kept within these */
+    const uint8_t *seeds;  /* of each hidden layer's projection, four bytes each */
+} hwt_stream_t;
+
+/* Are the layers spiking ones or soft ones, and a linear read-out? */
+uint8_t hwt_can_stream(const hwt_network_t *network);
+
+/* Floats that STREAM takes of `theta` behind the parameters, and of `work`. */
+uint32_t hwt_stream_size(const hwt_network_t *network);
+uint32_t hwt_stream_work_size(const hwt_network_t *network);
+
+/* Present steps of a sequence, and learn from each; `reply` gets a little-endian float for each, its cost, and then, if asked
+ * for, the activities of all layers. */
+void hwt_stream_run(hwt_board_t *board, const hwt_stream_t *stream, uint8_t *reply);
 
 /* Sample `slot` of the store: inputs, then target. */
 const float *hwt_sample(const hwt_board_t *board, uint16_t slot);

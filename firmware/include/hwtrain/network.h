@@ -35,7 +35,7 @@
 #define HWT_UPDATE_BLOCK 32 /* parameters updated together, 4 bytes of stack each; 4, 8, 16 or 32. Changes no bits. */
 #endif
 
-enum hwt_activation { HWT_LINEAR = 0, HWT_SIGMOID = 1, HWT_TANH = 2, HWT_RELU = 3 };
+enum hwt_activation { HWT_LINEAR = 0, HWT_SIGMOID = 1, HWT_TANH = 2, HWT_RELU = 3, HWT_STEP = 4 };
 enum hwt_bias { HWT_ADD = 0, HWT_SUBTRACT = 1 };                                            /* bit 0 of a layer's form */
 enum hwt_normalise { HWT_NORMALISE_NONE = 0, HWT_NORMALISE_L2 = 1, HWT_NORMALISE_RMS = 2 }; /* and bits 1 to 2 */
 enum hwt_cost { HWT_MEAN_SQUARED_ERROR = 0, HWT_CROSS_ENTROPY = 1 };
@@ -129,6 +129,9 @@ typedef struct hwt_vectors {
  * that are not zero, from its first term on, in ascending order, and subtracted once. `sums` is room for a row. */
 void hwt_descend(float *matrix, const hwt_vectors_t *x, uint_fast16_t inputs, const float *errors, uint16_t outputs,
                  float *sums);
+
+/* What is said becomes its softmax less the target. Returns the cross-entropy. In local.c. */
+float hwt_class_errors(float *said, const float *target, uint16_t classes);
 
 /* The elementary functions, correct to about 2 units in the last place; arguments beyond +-87 count as +-87. */
 float hwt_exp(float x);

@@ -10,7 +10,12 @@
  *     forward-forward  positive, negative, neutral version; all layers updated
  *     mono-forward     the same, from the sample alone
  *
- * the last two also from batches of eight. Samples are dense random numbers, or (sparse) one in five is not zero. */
+ * the last two also from batches of eight; and of a spiking network, per step of time:
+ *
+ *     answer           all layers answer, and their traces follow
+ *     target, local    the same, and all parameters learn by that signal
+ *
+ * Samples are dense random numbers, or (sparse) one in five is not zero. */
 #define TICK_COUNT 0x1000000u /* the longest period of SysTick */
 #include "../bare/cortex_m.h"
 #include "hwtrain/board.h"
@@ -118,6 +123,16 @@ static void measure(const char *name, const hwt_network_t *network, uint16_t tim
     learn(name, "mono-forward-8", HWT_MONO_FORWARD, BATCH, times / BATCH);
 }
 
+static void stream(const char *network, const char *name, uint8_t flags, uint8_t signal, uint16_t steps) {
+    static const uint8_t seed[4] = {1};
+    const hwt_stream_t block = {flags, HWT_RESET_SOFT, signal, HWT_SHAPE_TRIANGLE, 0, BATCH, 0.95f, 1.0f, 1.0f, 0.3f, 0.99f, 0.1f,
+                                1e-3f, 1e-3f, 0.77f, -8.0f, 8.0f, seed};
+    start();
+    for (uint16_t done = 0; done < steps; done = (uint16_t)(done + BATCH))
+        hwt_stream_run(&board, &block, trace);
+    report(network, name, steps);
+}
+
 int main(void) {
     static const hwt_port_t port = {.millis = millis};
     static const hwt_config_t config = {
@@ -132,12 +147,19 @@ int main(void) {
     static const hwt_network_t deep = {
         49, 3, HWT_CROSS_ENTROPY,
         {{16, HWT_RELU, 2 * HWT_NORMALISE_RMS}, {16, HWT_RELU, 2 * HWT_NORMALISE_RMS}, {4, HWT_LINEAR, HWT_ADD}}};
+    static const hwt_network_t spiking = {
+        32, 2, HWT_CROSS_ENTROPY, {{64, HWT_STEP, HWT_SUBTRACT}, {10, HWT_LINEAR, HWT_ADD}}};
     UART_CONTROL = UART_ON;
     hwt_board_init(&board, &config);
     measure("49-4-4", &letters, MOST, 1);
     measure("784-16-10", &digits, 24, 1);
     measure("784-16-10-sparse", &digits, 24, 5);
     measure("49-16-16-4", &deep, 80, 1);
+    measure("32-64-10", &spiking, 24, 1);
+    board.streaming = 0;
+    stream("32-64-10", "answer", HWT_STREAM_START, HWT_SIGNAL_TARGET, 24);
+    stream("32-64-10", "target", HWT_STREAM_LEARN, HWT_SIGNAL_TARGET, 24);
+    stream("32-64-10", "local", HWT_STREAM_LEARN, HWT_SIGNAL_LOCAL, 24);
     put("end\n");
     for (;;)
         ;
