@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain.checks import one_of, whole
+from hwtrain.checks import flag, one_of, whole
 from hwtrain.core import Array
 from hwtrain.errors import DataError
 from hwtrain.tasks.dataset import one_hot
@@ -54,24 +56,37 @@ def fsdd(
 
 
 def braille(
-    batch: int = 64, when: str = "step", data_dir: str | None = None, verify: bool = True, name: str = "braille"
+    batch: int = 64,
+    when: str = "step",
+    standard: bool = False,
+    data_dir: str | None = None,
+    verify: bool = True,
+    name: str = "braille",
 ) -> SequenceTask:
     """Letters in Braille and the space, felt by the 12 sensors of a robot's finger: 1080 recordings to train, 270 to
     test on.
 
     Mueller-Cleve et al., Frontiers in Neuroscience 16 (2022). Every fifth repetition is held out; pressures are 1 -
-    count/255.
+    count/255. Two sensors move at all, by some hundredths around values of their own.
 
     Args:
         batch: recordings presented at once.
         when: is the label the target at every "step", or only at the "end"?
+        standard: is each sensor's mean over the training set taken off, and divided by its standard deviation? One that
+            never moves then says 0.
         data_dir: a folder that has the file, or has it in `temporal/`.
         verify: is another file than the project's refused? If not, the record says so.
         name: what messages and records call it.
     """
     one_of("task.when", when, WHEN)
+    flag("task.standard", standard)
     arrays, account = archive("temporal", "braille.npz", BRAILLE, data_dir, verify)
+    train = arrays["repetition"] % 5 != 0
     felt = frames(1 - arrays["taxels"] / 255, arrays["lengths"], "braille")
+    if standard:
+        trained = felt.values[np.repeat(train, felt.lengths)]
+        spread = trained.std(axis=0)
+        felt = replace(felt, values=(felt.values - trained.mean(axis=0)) / np.where(spread > 1e-3, spread, np.inf))
     provenance = {
         "source": "Mueller-Cleve et al., Braille letter reading (2022), doi 10.5281/zenodo.6556273",
         "licence": "CC BY 4.0",
@@ -79,7 +94,6 @@ def braille(
         "test": "every fifth repetition",
         **account,
     }
-    train = arrays["repetition"] % 5 != 0
     return _task(name, felt, arrays["labels"], len(arrays["classes"]), train, when, batch, provenance)
 
 

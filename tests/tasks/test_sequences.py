@@ -264,6 +264,14 @@ class TestRecordings:
         assert letters.provenance["classes"][:2] == ["Space", "A"]
         assert 0 <= seen.x.min() < seen.x.max() <= 1
 
+    def test_standard_sensors(self, public_data):
+        shown = braille(data_dir=str(public_data("temporal")), standard=True).seen(1080)
+        felt = shown.x[~np.isnan(shown.target[..., 0])]
+        moves = np.abs(felt).max(axis=0) > 0
+        assert 2 <= moves.sum() < 12
+        assert felt.mean(axis=0)[moves] == pytest.approx(0, abs=1e-9)
+        assert felt.std(axis=0)[moves] == pytest.approx(1)
+
     @pytest.mark.parametrize("make", [fsdd, braille])
     def test_settings_that_do_not_fit(self, make):
         with pytest.raises(ConfigError, match=r"task\.when must be one of step, end"):
