@@ -23,9 +23,9 @@ from hwtrain.characterise.experiments import Measured
 from hwtrain.characterise.findings import conclude
 from hwtrain.characterise.recommend import Advice
 from hwtrain.characterise.settings import Settings
-from hwtrain.core import Can, Device
+from hwtrain.core import Can, DeviceSpec, Task
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError, nearest
-from hwtrain.recorder import to_json
+from hwtrain.recorder import read_document, to_json
 from hwtrain.report import pages
 
 MENDABLE, INTERRUPTED = 2, 130
@@ -35,23 +35,25 @@ RESULT = "characterisation.json"
 def main() -> int:
     """Measure as the command line says."""
     failures: list[str] = []
-    outcomes: list[int] = []
 
     def job(composed: DictConfig) -> None:
         try:
             words = [word for word in sys.argv[1:] if "=" in word and not word.startswith(("-", "hydra."))]
-            outcomes.append(characterise(_resolved(composed), words, config.choices()[2]))
+            code = characterise(_resolved(composed), words, config.choices()[2])
         except HwtrainError as error:
             failures.append(_complain(error))
         except OSError as error:  # of a user's device; ours are HwtrainErrors
             failures.append(_complain(DeviceError(f"the device failed: {error}")))
+        else:
+            if code == INTERRUPTED:  # of a sweep, the rest too
+                raise SystemExit(INTERRUPTED)
 
     try:
         if any(word.startswith("resume=") and word != "resume=null" for word in sys.argv[1:]):
             folder, settings = config.resumed(sys.argv[1:])
             if "characterise" not in settings:
                 raise ConfigError(f"{folder} is a run of training; go on with it: python -m hwtrain resume={folder}")
-            told = json.loads((folder / "command.json").read_text())
+            told = read_document(folder / "command.json")
             return characterise(settings, told["words"], told["task"], resume=True)
         _check_own_keys(sys.argv[1:])
         sys.argv[1:1] = ["--config-name=characterise"]
@@ -63,7 +65,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nhwtrain: stopped at once; the device is at rest and what was read is kept.", file=sys.stderr)
         return INTERRUPTED
-    return MENDABLE if failures else max(outcomes, default=0)
+    return MENDABLE if failures else 0
 
 
 def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, resume: bool = False) -> int:
@@ -77,8 +79,10 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     network = config.build(settings.network)
     device = config.build(settings.device)
     try:
-        _check_device(device)
-        limits = own.measurements, own.writes, own.low, own.high, own.read_seconds
+        _check(device.spec, task)
+        pulsed = Can.PULSE in device.spec.can
+        budget = own.pulses if pulsed else own.writes
+        limits = own.measurements, budget, own.low, own.high, own.read_seconds
         bench = Bench(device, folder, *limits, resume=resume)
         if not resume:
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(settings))
@@ -86,7 +90,7 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
         chips = f" on each of {np.prod(bench.spec.replicas)} chips" if bench.spec.replicas else ""
         print(
             f"{bench.spec.name}: {bench.spec.size} parameters{chips}, at most {own.measurements} measurements and "
-            f"{own.writes} writes, in {folder}",
+            f"{budget} {'pulses of each' if pulsed else 'writes'}, in {folder}",
             flush=True,
         )
         with bench:
@@ -112,7 +116,7 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     files = _files(own, found, advice, measured, network, task_name, settings)
     document = _document(settings, bench, measured, found, advice)
     for name, text in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pages.save(folder / name, text)
     pages.save(folder / RESULT, json.dumps(document, indent=1) + "\n")
     html = report.page(f"What {bench.spec.name} is like", str(folder), chips_seen, found, advice, files, document)
@@ -140,9 +144,13 @@ def _files(
 ) -> dict[str, str]:
     """The preset and the settings, by their place in the run folder."""
     files = {}
-    text = twin.preset(twin.pooled(found), measured.ground.device, measured.common["seconds"], network)
+    traits, spec = twin.pooled(found), measured.ground.device
+    if Can.PULSE in spec.can:
+        name, text = f"device/cell/{own.name}.yaml", twin.cell(traits, spec)
+    else:
+        name, text = f"device/{own.name}.yaml", twin.preset(traits, spec, measured.common["seconds"], network)
     if text is not None:
-        files[f"device/{own.name}.yaml"] = text
+        files[name] = text
     if given := [one for one in advice if one is not None]:
         files[f"experiment/{own.name}.yaml"] = twin.settings(given, task_name, settings.task.get("batch"))
     return files
@@ -196,32 +204,40 @@ def _tell(
             f"{one.eta.value:.3g} and baseline {one.baseline}: its gradient estimates have a signal-to-noise ratio of "
             f"{one.signal:.2g}."
         )
-    elif all(one is None for one in advice):
+    elif all(one is None for one in advice) and Can.PULSE not in bench.spec.can:
         print("No settings are recommended: the gradient is not seen above the noise. Raise characterise.measurements.")
-    print(f"{bench.spent[0]} measurements and {bench.spent[1]} writes; pictures: {folder}/report.html")
+    writes = f"{bench.spent[1]} {'pulses of each parameter' if Can.PULSE in bench.spec.can else 'writes'}"
+    print(f"{bench.spent[0]} measurements and {writes}; pictures: {folder}/report.html")
     own_words = " ".join(
         word for word in words if not word.startswith(("device", "characterise", "algo", "-", "exper"))
     )
-    chosen = " ".join(f"{name.split('/')[0]}={own.name}" for name in files)
+    chosen = " ".join(f"{name.rpartition('/')[0]}={own.name}" for name in files).replace(
+        "device/", "device=cells device/"
+    )
     if chosen:
         line = f"python -m hwtrain --config-dir {folder} {own_words} {chosen}"
         print(f"train the twin: {' '.join(line.split())}")
-    if f"device/{own.name}.yaml" not in files:
-        print(f"No preset: {twin.NOT_A_TWIN}.")
+    if not any(name.startswith("device/") for name in files):
+        print(f"No preset: {twin.NOT_PULSED if Can.PULSE in bench.spec.can else twin.NOT_A_TWIN}.")
 
 
-def _check_device(device: Device) -> None:
-    spec = device.spec
+def _check(spec: DeviceSpec, task: Task) -> None:
+    """Refuse what cannot be measured before anything is sent."""
     if Can.COST not in spec.can:
         raise CapabilityError(
             f"characterising needs COST, the cost of a measurement; {spec.name!r} offers {spec.can.names()}. "
             "Nothing was sent."
         )
-    if "PULSE" in spec.can.names().split(", "):
+    if Can.PULSE in spec.can and Can.READ not in spec.can:
         raise CapabilityError(
-            f"{spec.name!r} takes programming pulses, and characterising writes values. Wrap it in a scheme that turns "
-            "values into pulses. Nothing was sent."
+            f"{spec.name!r} takes programming pulses, and cannot read where they lead. Wrap it in a scheme that turns "
+            "values into pulses (hwtrain/devices/programming.py). Nothing was sent."
         )
+    for what, have, want in (("inputs", task.inputs, spec.inputs), ("outputs", task.outputs, spec.outputs)):
+        if have != want:
+            raise ConfigError(
+                f"task {task.name!r} has {have} {what}; device {spec.name!r} has {want}. Choose a task that fits."
+            )
 
 
 def _check_own_keys(words: Sequence[str]) -> None:

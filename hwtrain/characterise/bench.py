@@ -1,8 +1,8 @@
 """A device handled with care: within its limits, within a budget, on record, at rest on every way out.
 
 All that is asked of a device goes through `Bench.ask`, and is self-contained: it begins by writing the parameters that
-it is about. What is on record already is answered from there, so a plan that is a pure function of its readings goes on
-where it stopped by being run again.
+it is about or, of a device that takes pulses, by reading them. What is on record already is answered from there, so a
+plan that is a pure function of its readings goes on where it stopped by being run again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from hwtrain import checkpoint
 from hwtrain.characterise.record import Exchange, Record, plain
-from hwtrain.core import Array, Can, Command, Device, Measure, Program, Reading, Stateful
+from hwtrain.core import Array, Can, Command, Device, Measure, Program, Pulse, Read, Reading, Stateful
 from hwtrain.errors import DeviceError, LimitError
 from hwtrain.limits import check
 from hwtrain.signals import StopRequest
@@ -34,7 +34,8 @@ class Bench:
         device: is put to rest when the bench is left.
         folder: of the record.
         measurements: that may be taken in all.
-        writes: times that parameters may be written with new values in all.
+        writes: times that parameters may be written with new values in all; of a device that takes pulses, those that
+            any parameter may get.
         low: lowest parameter that may be tried; None is the device's own.
         high: highest.
         read_seconds: time of one measurement, where it is known [s]; None is measured.
@@ -67,6 +68,11 @@ class Bench:
         self._what, self._folder, self._stop = device, folder, StopRequest()
         self.most, self._seconds = (measurements, writes), read_seconds
         spec = device.spec
+        if Can.PULSE in spec.can and (low is not None or high is not None):
+            raise LimitError(
+                f"characterise.low and characterise.high cannot be kept: {spec.name!r} takes pulses, and nobody knows "
+                "where they lead. Leave them null, or set characterise.pulses. Nothing was sent."
+            )
         low, high = spec.low if low is None else low, spec.high if high is None else high
         if not spec.low <= low < high <= spec.high:
             raise LimitError(
@@ -97,11 +103,11 @@ class Bench:
         self._what.rest()
 
     def ask(self, name: str, commands: Sequence[Command]) -> tuple[Reading, ...] | None:
-        """Carry out a few commands, the first of which is a `Program`, and keep what was read.
+        """Carry out a few commands and keep what was read.
 
         Args:
             name: what it is for.
-            commands: `Program` and `Measure`.
+            commands: the first is a `Program`, unless the device takes pulses; the last gives a reading.
 
         Returns:
             One reading for each measurement; None if the budget does not allow it.
@@ -111,7 +117,8 @@ class Bench:
             LimitError: a command leaves the limits; nothing was sent.
             DeviceError: the device failed, or gave a reading that is not finite.
         """
-        assert isinstance(commands[0], Program) and isinstance(commands[-1], Measure)
+        assert isinstance(commands[0], Program) != (Can.PULSE in self.spec.can)
+        assert isinstance(commands[-1], Measure | Read)
         check(self.spec, commands, self._held)
         if self._waiting:
             return self._recall(name, commands)
@@ -125,11 +132,12 @@ class Bench:
         self.spent, self._held = spent, None
         readings = tuple(plain(reading) for reading in self._what.execute(commands))
         for reading in readings:
-            if reading.cost is not None and not np.isfinite(reading.cost).all():
-                raise DeviceError(
-                    f"{self.spec.name!r} gave a cost that is not a finite number in {name!r}. Is its readout "
-                    "connected, and within its range?"
-                )
+            for what, values in (("cost", reading.cost), ("parameter", reading.theta)):
+                if values is not None and not np.isfinite(values).all():
+                    raise DeviceError(
+                        f"{self.spec.name!r} gave a {what} that is not a finite number in {name!r}. Is its readout "
+                        "connected, and within its range?"
+                    )
         self._hold(commands)
         now = self._now()
         self._record.came(readings, now)
@@ -159,12 +167,17 @@ class Bench:
             if isinstance(command, Program):
                 writes += held is None or not np.array_equal(held, command.theta)
                 held = command.theta
+            elif isinstance(command, Pulse):
+                writes += int(np.abs(command.counts).max())
             elif isinstance(command, Measure):
                 measurements += 1 if command.probes is None else command.probes.count
+            else:
+                measurements += isinstance(command, Read)
         return measurements, writes
 
     def _hold(self, commands: Sequence[Command]) -> None:
-        self._held = [command.theta for command in commands if isinstance(command, Program)][-1]
+        programs = [command.theta for command in commands if isinstance(command, Program)]
+        self._held = programs[-1] if programs else None
 
     def _now(self) -> float:
         if self._seconds is not None:

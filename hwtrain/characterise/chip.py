@@ -33,6 +33,7 @@ class Finding:
         verdict: a word, where it is a choice.
         which: parameters it is about.
         basis: how many readings, parameters or writes it rests on.
+        settings: of a simulated cell that is like this, where it is one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Finding:
     verdict: str = ""
     which: tuple[int, ...] = ()
     basis: int = 0
+    settings: Mapping[str, Any] | None = None
 
     @property
     def value(self) -> float:

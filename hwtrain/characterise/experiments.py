@@ -16,11 +16,15 @@ see them on samples of the task. Axes lead with replicas, as everywhere.
     neurons     biases moved together, weights zero                  spread of neurons
     ladder      random probes of growing amplitude                   what training will see
 
-A device that takes pulses can be asked here for its answer to them, once it offers that.
+Of a device that takes pulses and no values, only its answer to them is measured, and the noise of its cost.
+
+    trains      readings between blocks of pulses, up and down       step against level, noise, bounds, asymmetry
+    hold        many readings in a row                               noise, drift
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 
 from hwtrain import draws
 from hwtrain.characterise.bench import Bench
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Probes, Program, Reading, Sample, Task
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Probes, Program, Pulse, Read, Reading, Sample, Task
 from hwtrain.perturb import Antithetic, Rademacher, Sequential
 
 OPEN = 4.0  # how far a parameter is moved from 0 where the device sets no limit
@@ -42,6 +46,9 @@ FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of all parameters together
 RESTING = 8  # readings without a probe, beside those with
 GROUP = 8  # parameters written one at a time between two looks at where they started
 LADDER = 6  # amplitudes, each half the one before
+TRAIN = 100  # readings of a train of pulses, about
+WINDOWS = 1.5  # how far a train would go, were its steps those of the spec [ranges]
+NUMBERS = 1_000_000  # most that are read under pulses, all parameters together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +105,7 @@ def grounded(
     low = spec.low if np.isfinite(spec.low) else min(-OPEN, spec.high - 2 * OPEN)
     high = spec.high if np.isfinite(spec.high) else max(OPEN, low + 2 * OPEN)
     room = (high - low) / 16
-    if start is None:
+    if start is None or Can.PULSE in spec.can:  # which is not written
         theta = (low + high) / 2 + room * (2 * draws.uniform(draws.derive(seeds, "start"), 0, spec.size) - 1)
     else:
         theta = start(bench.device, seeds)
@@ -135,7 +142,8 @@ class Measured:
 def measure(bench: Bench, ground: Ground) -> Measured:
     """Make all experiments that the device allows, one after another."""
     done = Measured(ground)
-    for experiment, (measurements, writes) in SHARES.items():
+    shares = PULSED if Can.PULSE in bench.spec.can else SHARES
+    for experiment, (measurements, writes) in shares.items():
         share = int(measurements * bench.most[0]), int(writes * bench.most[1])
         experiment(bench, ground, done, *share)
     timed = [exchange for exchange in bench.asked if exchange.name in ("hold", "bursts")]
@@ -145,10 +153,14 @@ def measure(bench: Bench, ground: Ground) -> Measured:
 
 
 def hold(bench: Bench, ground: Ground, done: Measured, measurements: int, writes: int) -> None:
-    """One write, and readings until the share is used up: `hold` (..., n), `breaks` where a new process went on."""
+    """One write, and readings until the share is used up: `hold` (..., n), `breaks` where a new process went on.
+
+    Of a device that takes pulses there is no write.
+    """
     costs: list[Array] = []
     breaks: list[int] = []
-    commands: list[Command] = [Program(ground.theta + ground.step), Program(ground.theta)]
+    pulsed = Can.PULSE in bench.spec.can
+    commands: list[Command] = [] if pulsed else [Program(ground.theta + ground.step), Program(ground.theta)]
     while measurements > 1:
         readings = bench.ask("hold", [*commands, *[Measure(ground.flat)] * min(measurements, CHUNK)])
         if readings is None:
@@ -157,7 +169,7 @@ def hold(bench: Bench, ground: Ground, done: Measured, measurements: int, writes
             breaks.append(sum(cost.shape[-1] for cost in costs))
         costs.append(_costs(readings))
         measurements -= len(readings)
-        commands = [Program(ground.theta)]
+        commands = [] if pulsed else [Program(ground.theta)]
     _keep(done, "hold", costs, -1, breaks=breaks)
 
 
@@ -205,46 +217,44 @@ def effects(bench: Bench, ground: Ground, done: Measured, measurements: int, wri
 
     And `ahead` (..., k), the effect of the move upwards alone, with which that of a write can be compared.
     """
-    if not _offers(bench, done, "effects", Can.PROBE):
-        return None
     size = ground.spec.size
     count = min(size, measurements // 5)
-    repeats = min(measurements // max(2 * count + RESTING * -(-2 * count // CHUNK), 1), 64)
+    if not _offers(bench, done, "effects", Can.PROBE) or not count:
+        return
+    repeats = min(measurements // (2 * count + RESTING * -(-2 * count // CHUNK)), 64)
     code = Antithetic(Sequential(amplitude=ground.step))
-    moved: list[Array] = []
-    found: list[Array] = []
-    ahead: list[Array] = []
-    for repeat in range(repeats):
-        parts, ups = [], []
-        for first in range(0, 2 * count, CHUNK):
-            probes = Probes(code, ground.seed, first, min(CHUNK, 2 * count - first))
-            resting: list[Command] = [Program(ground.theta), *[Measure(ground.flat)] * RESTING]
-            if (readings := bench.ask("effects", [*resting, Measure(ground.flat, probes)])) is None:
-                return _keep(done, "effect", found, -2)
-            rest, costs = np.split(_costs(readings), [RESTING], axis=-1)
-            delta = probes.dense(size)
-            at = np.abs(delta).argmax(axis=-1)
-            sign = np.take_along_axis(delta, at[..., None], -1)[..., 0] / ground.step
-            both = (sign * costs).reshape(*costs.shape[:-1], -1, 2).sum(axis=-1) / (2 * ground.step)
-            parts.append(both)
-            ups.append((costs[sign > 0].reshape(both.shape) - rest.mean(axis=-1, keepdims=True)) / ground.step)
-            if not repeat:
-                moved.append(at[..., ::2])
-                done.each["moved"] = np.concatenate(moved, axis=-1)
-        found.append(np.concatenate(parts, axis=-1)[..., None, :])
-        ahead.append(np.concatenate(ups, axis=-1))
-        done.each["ahead"] = np.mean(ahead, axis=0)
+    starts = range(0, 2 * count, CHUNK)
+    both: list[Array] = []
+    ups: list[Array] = []
+    for number in range(repeats * len(starts)):
+        first = starts[number % len(starts)]
+        probes = Probes(code, ground.seed, first, min(CHUNK, 2 * count - first))
+        resting: list[Command] = [Program(ground.theta), *[Measure(ground.flat)] * RESTING]
+        if (readings := bench.ask("effects", [*resting, Measure(ground.flat, probes)])) is None:
+            break
+        rest, costs = np.split(_costs(readings), [RESTING], axis=-1)
+        delta = probes.dense(size)
+        at = np.abs(delta).argmax(axis=-1)
+        sign = np.take_along_axis(delta, at[..., None], -1)[..., 0] / ground.step
+        difference = (sign * costs).reshape(*costs.shape[:-1], -1, 2).sum(axis=-1)
+        both.append(difference / (2 * ground.step))
+        ups.append((costs[sign > 0].reshape(difference.shape) - rest.mean(axis=-1, keepdims=True)) / ground.step)
+        if number < len(starts):
+            _keep(done, "moved", [*([done.each["moved"]] if number else []), at[..., ::2]], -1)
+    whole = len(both) // len(starts) * len(starts)
+    rounds = [slice(first, first + len(starts)) for first in range(0, whole, len(starts))]
+    _keep(done, "effect", [np.concatenate(both[part], axis=-1)[..., None, :] for part in rounds], -2)
+    if rounds:
+        done.each["ahead"] = np.mean([np.concatenate(ups[part], axis=-1) for part in rounds], axis=0)
     if count < size:
-        done.skipped["effects"] = (
-            f"only {count} of {size} parameters were moved; raise characterise.measurements for all"
-        )
-    return _keep(done, "effect", found, -2)
+        done.skipped["effects"] = f"only {count} of {size} parameters were moved: raise characterise.measurements"
 
 
 def written(bench: Bench, ground: Ground, done: Measured, measurements: int, writes: int) -> None:
     """Write parameters one by one: `put` (..., k) which, `answer` (..., k) of the cost per unit."""
     size = ground.spec.size
-    count = min(size, writes * GROUP // (GROUP + 2))
+    order = done.each.get("moved", draws.order(ground.seed, 0, size))
+    count = min(order.shape[-1], writes * GROUP // (GROUP + 2))
     repeats = min(measurements * GROUP // max(count * (GROUP + 2), 1), 64)
     if not repeats:
         return
@@ -351,15 +361,22 @@ def pairs(bench: Bench, ground: Ground, done: Measured, measurements: int, write
 
 
 def outputs(bench: Bench, ground: Ground, done: Measured, measurements: int, writes: int) -> None:
-    """Read activities, or at least the outputs, again and again: `outputs` (..., r, n), all layers side by side."""
+    """Read activities, or at least the outputs, again and again: `outputs` (..., r, n), all layers side by side.
+
+    And `outputs under a probe`, which is held.
+    """
     observe = _observable(ground.spec)
-    count = min(measurements, 32)
+    count = min(measurements // 2, 32)
     if observe is None or count < 2:
         return
-    if readings := bench.ask("outputs", [Program(ground.theta), *[Measure(ground.flat, observe=observe)] * count]):
-        _keep(
-            done, "outputs", [np.concatenate(_seen(reading, ground.spec), -1)[..., None, :] for reading in readings], -2
-        )
+    probes = Probes(Rademacher(amplitude=ground.step / 8), ground.seed, 0, count, hold=count)
+    looks: dict[str, list[Command]] = {"outputs": [Measure(ground.flat, observe=observe)] * count}
+    if Can.PROBE in ground.spec.can:
+        looks["outputs under a probe"] = [Measure(ground.flat, probes, observe)]
+    for name, look in looks.items():
+        if (readings := bench.ask("outputs", [Program(ground.theta), *look])) is not None:
+            seen = [np.concatenate(_seen(reading, ground.spec), axis=-1) for reading in readings]
+            done.each[name] = np.concatenate(seen, axis=-2)
 
 
 def neurons(bench: Bench, ground: Ground, done: Measured, measurements: int, writes: int) -> None:
@@ -394,7 +411,7 @@ def neurons(bench: Bench, ground: Ground, done: Measured, measurements: int, wri
         if (readings := bench.ask("neurons", commands)) is None:
             return
         rows = [_seen(reading, ground.spec)[number if observe is Can.ACTIVITY else 0] for reading in readings]
-        stacked = np.stack(rows, axis=-2)
+        stacked = np.concatenate(rows, axis=-2)
         shape = (*stacked.shape[:-2], count, repeats, stacked.shape[-1])
         done.each[f"transfer {number}"] = stacked.reshape(shape).mean(axis=-2)
 
@@ -426,6 +443,57 @@ def ladder(bench: Bench, ground: Ground, done: Measured, measurements: int, writ
     done.common["amplitudes"] = amplitudes
 
 
+def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, pulses: int) -> None:
+    """Pulses up, pulses down, and again: `trains` (..., j, n + 1, p), read before the first block and after each.
+
+    `still` (..., r, p) are readings without pulses between; `block` the pulses of a block, `ups` (j,) the directions.
+    """
+    spec, rest = bench.spec, min(measurements // 20, 64)
+    window = (spec.high - spec.low) / spec.step if spec.step and math.isfinite(spec.high - spec.low) else math.inf
+    far = int(min(max(WINDOWS * window, TRAIN), pulses // 4))
+    most = min((measurements - rest) // 4 - 1, NUMBERS // (4 * spec.size))
+    if min(far, most) < 8:
+        done.skipped["trains"] = (
+            f"the answer to pulses takes more than {pulses} pulses and {measurements} readings: raise "
+            "characterise.pulses or characterise.measurements"
+        )
+        return
+    looks: list[Command] = [Read()] * rest
+    if (readings := bench.ask("still", looks)) is not None:
+        done.each["still"] = _levels(readings)
+    spent = bench.spent
+    if far <= min(TRAIN, most):  # a few pulses may do it all
+        both = [_pulsed(bench, "pilot", far, 1, up) for up in (True, False)]
+        far = min(far, max(3 * max(_crossing(levels) for levels in both if levels is not None), 8))
+    block = -(-far // min(TRAIN, most))
+    count = far // block
+    left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
+    many = min(left[0] // (count * block), left[1] // (count + 1), max(6 * TRAIN // count, 4)) // 2 * 2
+    found: list[Array] = []
+    for number in range(many):
+        if (levels := _pulsed(bench, "trains", count, block, number % 2 == 0)) is None:
+            break
+        found.append(levels[..., None, :, :])
+    _keep(done, "trains", found, -3, block=block, ups=np.arange(len(found)) % 2 == 0)
+
+
+def _pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array | None:
+    """Levels before, between and after `count` blocks of pulses, (..., n + 1, p)."""
+    each = np.full((*bench.spec.replicas, bench.spec.size), block if up else -block, np.int64)
+    blocks: list[Command] = [Pulse(each), Read()] * count
+    readings = bench.ask(name, [Read(), *blocks])
+    return None if readings is None else _levels(readings)
+
+
+def _crossing(levels: Array) -> int:
+    """Pulses by which most parameters have gone nine tenths of their way, from levels (..., n + 1, p)."""
+    way = levels - levels[..., :1, :]
+    last = way[..., -max(way.shape[-2] // 4, 1) :, :].mean(axis=-2, keepdims=True)
+    there = (way * np.sign(last) >= 0.9 * np.abs(last)).argmax(axis=-2)
+    return int(np.quantile(there, 0.9))
+
+
+PULSED = {trains: (0.85, 1.0), hold: (0.12, 0.0)}  # of measurements and of pulses
 SHARES = {  # of measurements and of writes; a little stays for what must be asked twice
     hold: (0.10, 0.0),
     shrunk: (0.02, 0.01),
@@ -453,14 +521,19 @@ def _costs(readings: Sequence[Reading]) -> Array:
     return np.concatenate([reading.cost for reading in readings if reading.cost is not None], axis=-1)
 
 
+def _levels(readings: Sequence[Reading]) -> Array:
+    """All parameters that were read, one reading after another, (..., r, p)."""
+    return np.stack([reading.theta for reading in readings if reading.theta is not None], axis=-2)
+
+
 def _observable(spec: DeviceSpec) -> Can | None:
     return next((can for can in (Can.ACTIVITY, Can.OUTPUT) if can in spec.can), None)
 
 
 def _seen(reading: Reading, spec: DeviceSpec) -> list[Array]:
-    """What was observed, each layer as (..., n)."""
+    """What was observed, each layer as (..., k, n)."""
     parts = (reading.output,) if reading.activity is None else reading.activity
-    return [part.reshape(*spec.replicas, -1) for part in parts if part is not None]
+    return [part.reshape(*part.shape[: len(spec.replicas) + 1], -1) for part in parts if part is not None]
 
 
 def _keep(done: Measured, name: str, parts: Sequence[Array], axis: int, **common: Any) -> None:

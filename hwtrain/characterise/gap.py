@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from hwtrain import config
@@ -121,6 +122,11 @@ def recorded(folder: Path) -> Answers:
     document = read_document(folder / "characterisation.json")
     kept = document["probe_set"]
     if "pairs" not in kept:
+        if "PULSE" in document["device"]["can"]:
+            raise RecordError(
+                f"{folder} is of a device that takes pulses, and moves cannot be asked of it. Characterise it and its "
+                "twin through the same scheme: device.programming=write_verify"
+            )
         raise RecordError(f"{folder} holds no answers to the probe set: its budget was too small. Measure it again")
     return _answers(f"{document['device']['name']} of {folder.name}", kept["pairs"], kept.get("outside", []))
 
@@ -228,8 +234,8 @@ def _drawn(title: str, one: Array, other: Array) -> str:
 def _settings(folder: Path) -> DictConfig:
     try:
         found = OmegaConf.load(folder / "config.yaml")
-    except OSError as error:
-        raise RecordError(f"{folder} is not the run folder of a characterisation: {error.strerror}") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise RecordError(f"{folder} is not the run folder of a characterisation: {error}") from error
     assert isinstance(found, DictConfig)
     if "characterise" not in found:
         raise RecordError(f"{folder} is a run of training, not of a characterisation")

@@ -17,16 +17,19 @@ from hwtrain.sim.networks import ACTIVATIONS
 def activities(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     """Noise of reported activities, and how neurons differ."""
     data, result = chip.data, []
-    if "outputs" in data:
-        seen = data["outputs"]
+    for name, where in (("outputs", ""), ("outputs under a probe", " under a probe that is held")):
+        if name not in data:
+            continue
+        seen = data[name]
         freedom = (len(seen) - 1) * seen.shape[1]
         spread = estimates.deviation(float(((seen - seen.mean(axis=0)) ** 2).sum()), freedom, chip.level)
         if spread.value < EXACT * np.abs(seen).max():
             spread = Interval(0.0, 0.0, 0.0)
-        says = f"Activities read again differ by {stated(spread)}."
+        says = f"Activities read again{where} differ by {stated(spread)}."
         if not spread.value:
-            says = "Activities read again are the same to the last digit."
-        result.append(Finding("read_noise", says, spread, "activity", basis=freedom))
+            says = f"Activities read again{where} are the same to the last digit."
+        kind = "probed_read_noise" if where else "read_noise"
+        result.append(Finding(kind, says, spread, "activity", basis=freedom))
     fits = [fit for number in range(len(chip.ground.spec.layers)) for fit in _curves(chip, number)]
     if len(fits) > 1:
         apart, errors = (np.concatenate([fit[which] for fit in fits]) for which in (0, 1))

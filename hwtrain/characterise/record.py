@@ -139,12 +139,13 @@ def _exchange(asked: dict[str, Any], ended: float = 0.0, readings: tuple[Reading
 def plain(reading: Reading) -> Reading:
     """A reading as the record gives it back: in double precision, and only what it keeps."""
     activity = None if reading.activity is None else tuple(np.asarray(part, float) for part in reading.activity)
-    cost, output = (None if part is None else np.asarray(part, float) for part in (reading.cost, reading.output))
-    return Reading(cost=cost, output=output, activity=activity)
+    parts = (reading.cost, reading.output, reading.theta)
+    cost, output, theta = (None if part is None else np.asarray(part, float) for part in parts)
+    return Reading(cost=cost, output=output, activity=activity, theta=theta)
 
 
 def _plain(reading: Reading) -> dict[str, Any]:
-    parts = {"cost": reading.cost, "output": reading.output}
+    parts = {"cost": reading.cost, "output": reading.output, "theta": reading.theta}
     line: dict[str, Any] = {name: value.tolist() for name, value in parts.items() if value is not None}
     if reading.activity is not None:
         line["activity"] = [part.tolist() for part in reading.activity]
@@ -156,4 +157,4 @@ def _reading(line: dict[str, Any]) -> Reading:
         return np.asarray(line[name], float) if name in line else None
 
     activity = tuple(np.asarray(part, float) for part in line["activity"]) if "activity" in line else None
-    return Reading(cost=array("cost"), output=array("output"), activity=activity)
+    return Reading(cost=array("cost"), output=array("output"), activity=activity, theta=array("theta"))

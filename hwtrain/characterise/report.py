@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,8 @@ def charts(chip: Chip, found: Mapping[str, Finding], advice: Advice | None) -> d
             "change by a probe [cost]",
             "by a write [cost]",
         )
+    if "trains" in data:
+        drawn |= _pulses(data, unit)
     for name in sorted(name for name in data if name.startswith("transfer ")):
         series = [Series(data["sweep"], row, str(k)) for k, row in enumerate(data[name].T[:12])]
         title = f"Neurons of layer {int(name.split()[1]) + 1}"
@@ -170,6 +173,33 @@ def _range(chip: Chip, unit: str) -> str:
     return svg.line_chart(
         series, "One parameter over its range", Axis(f"parameter {int(data['scanned'])} [{unit}]"), Axis("cost")
     )
+
+
+def _pulses(data: Mapping[str, Any], unit: str) -> dict[str, str]:
+    """Levels under trains of pulses, and how far pulses lead from where."""
+    levels, block = data["trains"], data["block"]
+    each = np.arange(levels[..., 0].size) * float(block)
+    shown = levels[..., :6].reshape(-1, min(levels.shape[-1], 6)).T
+    series = [Series(each, row, str(k)) for k, row in enumerate(shown)]
+    drawn = svg.line_chart(
+        series, "Pulses up, pulses down", Axis("pulses"), Axis(f"level [{unit}]"), legend="parameter"
+    )
+    span = max(levels.shape[1] // 12, 1)  # readings between which a step is taken, so that noise is small
+    moved = (levels[:, span:] - levels[:, :-span]) / (span * block)
+    places = (levels[:, span:] + levels[:, :-span]) / 2
+    edges = np.quantile(levels, np.linspace(0, 1, 17))
+    lines = []
+    for name, way, sign in (("up", data["ups"], 1), ("down", ~data["ups"], -1)):
+        at, size = places[way].ravel(), sign * moved[way].ravel()
+        bins = [size[(at >= low) & (at < high)] for low, high in pairwise(edges)]
+        kept = [(np.quantile(one, (0.25, 0.5, 0.75)), (low + high) / 2) for one, (low, high) in
+                zip(bins, pairwise(edges), strict=True) if one.size > 4]  # fmt: skip
+        if kept:
+            low, middle, high = np.array([quartiles for quartiles, _ in kept]).T
+            lines.append(Series(np.array([place for _, place in kept]), middle, name, low, high))
+    axes = Axis(f"level [{unit}]"), Axis(f"step of a pulse [{unit}]")
+    note = "Median over pulses and parameters, with quartiles"
+    return {"pulses": drawn, "step": svg.line_chart(lines, "How far a pulse leads", *axes, note)}
 
 
 def _closest(chip: Chip, found: Mapping[str, Finding]) -> int:

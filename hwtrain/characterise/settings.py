@@ -16,6 +16,7 @@ class Settings:
     Args:
         measurements: most that are taken in all.
         writes: most times that parameters are written with new values.
+        pulses: most that any parameter gets, of a device that takes pulses.
         low: lowest parameter that is tried; None is the device's own limit.
         high: highest.
         level: of all intervals.
@@ -26,6 +27,7 @@ class Settings:
 
     measurements: int = 20000
     writes: int = 1000
+    pulses: int = 6000
     low: float | None = None
     high: float | None = None
     level: float = 0.95
@@ -36,6 +38,7 @@ class Settings:
     def __post_init__(self) -> None:
         checks.whole("characterise.measurements", self.measurements, low=500)
         checks.whole("characterise.writes", self.writes, low=20)
+        checks.whole("characterise.pulses", self.pulses, low=40)
         checks.number("characterise.low", self.low, none="the device's own limit")
         checks.number("characterise.high", self.high, none="the device's own limit")
         checks.number("characterise.level", self.level, 0.5, 1, "a share", below=True)

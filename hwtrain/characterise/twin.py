@@ -1,7 +1,7 @@
 """What a user takes away: a preset of `device=sim` that behaves like the device, and settings to train it with.
 
 Both are YAML files in the layout of a configuration folder, so that `--config-dir` finds them:
-`device/NAME.yaml` and `experiment/NAME.yaml`.
+`device/NAME.yaml` and `experiment/NAME.yaml`; of a device that takes pulses, `device/cell/NAME.yaml`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
+import yaml
 
 from hwtrain.characterise.chip import Finding, stated
 from hwtrain.characterise.estimates import Interval
@@ -18,6 +20,7 @@ from hwtrain.characterise.recommend import Advice
 from hwtrain.core import DeviceSpec
 from hwtrain.sim.networks import Network
 
+NOT_PULSED = "the answer to pulses was not measured, or no parameter follows them"
 NOT_A_TWIN = "a twin needs the layers of the device, which names none; say network=... with as many parameters"
 
 
@@ -83,6 +86,28 @@ def preset(found: Mapping[str, Finding], spec: DeviceSpec, seconds: float, netwo
     beside = [found[name] for name in ("drift_exponent", "settle") if name in found]
     lines += [f"# Not in this preset: {finding.says}" for finding in beside if finding.verdict]
     return "\n".join(lines) + "\n"
+
+
+def cell(found: Mapping[str, Finding], spec: DeviceSpec) -> str | None:
+    """`device/cell/NAME.yaml`: cells that are pulsed as the device's parameters are; None where none was found."""
+    one = found.get("cell")
+    if one is None or one.settings is None:
+        return None
+    lines = [
+        f"# Cells pulsed as the parameters of {spec.name!r} are, fitted to its readings; device=cells device/cell=..."
+    ]
+    lines += [f"# {finding.says}" for name, finding in found.items() if name.startswith("pulse_")]
+    lines += [f"# {found[name].says}" for name in ("lower_bound", "upper_bound") if found[name].verdict]
+    text: str = yaml.safe_dump(_rounded(dict(one.settings)), sort_keys=False, default_flow_style=None)
+    return "\n".join(lines) + "\n" + text
+
+
+def _rounded(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _rounded(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rounded(value) for value in node]
+    return float(f"{node:.4g}") if isinstance(node, float) else node
 
 
 def settings(advice: Sequence[Advice], task: str, batch: object) -> str:

@@ -1,0 +1,153 @@
+"""How parameters answer to pulses: steps up and down, how they hang on the level, how parameters differ, and a cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from hwtrain.characterise import estimates, pulses
+from hwtrain.characterise.chip import Chip, Finding, percent, stated
+from hwtrain.characterise.estimates import Interval
+from hwtrain.characterise.pulses import Fit, Trains
+from hwtrain.core import Array
+from hwtrain.errors import ConfigError
+
+MOST = 96  # parameters that are fitted
+AWAY = 0.1  # share of parameters that never come to level 0, from which on each has a level 0 of its own
+
+
+def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
+    """The law of the steps, its numbers, and settings of a cell that is pulsed alike."""
+    if "trains" not in chip.data or chip.data["trains"].shape[0] < 2:
+        return []
+    spec, level = chip.ground.device, chip.level
+    middle, unit = scale(spec.low, spec.high)
+    reading = _reading(chip)
+    levels = (np.moveaxis(chip.data["trains"], -1, 0) - middle) / unit
+    chosen = np.arange(0, len(levels), -(-len(levels) // MOST))
+    trains = Trains(levels[chosen], chip.data["ups"], chip.data["block"], reading.value / unit)
+    moves = pulses.moving(trains)
+    result = [_read(reading, chip), _stuck(chosen, moves, level)]
+    if moves.sum() < 1:
+        return result
+    trains = pulses.of(trains, moves)
+    low, high = pulses.reached(trains)
+    away = np.mean((low > 0) | (high < 0)) > AWAY  # windows of their own, so each is seen from its middle
+    offset = (low + high) / 2 if away else np.zeros(len(low))
+    trains = replace(trains, levels=trains.levels - offset[:, None, None])
+    fit = pulses.fit(trains, level)
+    share = result[1].estimate
+    stuck = share.value if share is not None and share.is_seen else 0.0
+    places = offset, middle, unit
+    return [*result, *_numbers(fit, trains, *places, chip), *_cell(fit, trains, *places, stuck, chip)]
+
+
+def scale(low: float, high: float) -> tuple[float, float]:
+    """What levels are measured from, and in: 0 and 1 where the range holds 0, else the middle and half the range."""
+    if not math.isfinite(high - low) or low < 0 < high:
+        return 0.0, 1.0
+    return (low + high) / 2, (high - low) / 2
+
+
+def _beside(write: Interval, read: float, reading: Interval) -> Interval:
+    """Noise of writing, with what is not known of the noise of reading that was taken off."""
+    if not write.is_seen or not math.isfinite(reading.high):
+        return write
+    more = read * (reading.high - reading.low) / 2 / write.value
+    down, up = (math.hypot(abs(end - write.value), more) for end in (write.low, write.high))
+    return Interval(write.value, max(write.value - down, 0.0), write.value + up)
+
+
+def _reading(chip: Chip) -> Interval:
+    still = chip.data.get("still")
+    if still is None or len(still) < 2:
+        return Interval(0.0, 0.0, math.inf)
+    freedom = (len(still) - 1) * still.shape[1]
+    return estimates.deviation(float(((still - still.mean(axis=0)) ** 2).sum()), freedom, chip.level)
+
+
+def _read(reading: Interval, chip: Chip) -> Finding:
+    says = f"A parameter read again differs by {stated(reading)}{chip.unit}."
+    if not reading.value:
+        says = "A parameter read again is the same to the last digit."
+    return Finding("parameter_read_noise", says, reading, chip.ground.device.unit or "parameter unit")
+
+
+def _stuck(chosen: Array, moves: Array, level: float) -> Finding:
+    which = tuple(int(at) for at in chosen[~moves])
+    share = estimates.share(len(which), len(chosen), level)
+    says = f"All {len(chosen)} parameters that were looked at follow pulses."
+    if which:
+        names = ", ".join(map(str, which[:12])) + (", ..." if len(which) > 12 else "")
+        says = f"{len(which)} of {len(chosen)} parameters do not follow pulses: {names}."
+    return Finding("stuck", says, share, "share", which=which, basis=len(chosen))
+
+
+def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float, chip: Chip) -> list[Finding]:
+    level, what = chip.level, chip.ground.device.unit or "parameter unit"
+    many, count = len(trains.levels), int(np.isfinite(trains.levels).sum())
+    (up, up_error), (down, down_error) = pulses.steps(fit)
+    first, second = (pulses.average(each, level).times(unit) for each in (up, down))
+    uneven = pulses.asymmetry(up, down, level)
+    more = "up" if uneven.value >= 0 else "down"
+    where = "at level 0" if not offset.any() else "in the middle of its range"
+    where = "on average over its range" if fit.name == "piecewise" else where
+    says = f"A pulse up moves a parameter by {stated(first)}{chip.unit} {where}."
+    result = [Finding("pulse_up", says, first, what, fit.name, basis=many)]
+    says = f"A pulse down moves it by {stated(second)}{chip.unit}."
+    result.append(Finding("pulse_down", says, second, what, fit.name, basis=many))
+    says = f"Steps {more} are the larger; the others are smaller by a share of {stated(uneven)}."
+    result.append(Finding("pulse_asymmetry", says, uneven, "relative", basis=many))
+    says = f"From pulse to pulse steps differ by {percent(fit.noise)}."
+    result.append(Finding("pulse_noise", says, fit.noise, "relative", fit.kind, basis=count))
+    write = _beside(fit.write_noise, trains.read_noise, _reading(chip).times(1 / unit)).times(unit)
+    says = f"What a pulse leaves is read {stated(write)}{chip.unit} off, until the next one."
+    if not write.is_seen:
+        says = f"No noise of writing is seen beside; it is below {write.high:.3g}{chip.unit}."
+    result.append(Finding("pulse_write_noise", says, write, what, basis=count))
+    if many > 2:
+        size = (up + down) / 2
+        spread = estimates.spread([(size / size.mean(), np.hypot(up_error, down_error) / 2 / size.mean())], level)
+        says = f"From parameter to parameter steps differ by {percent(spread)}."
+        result.append(Finding("pulse_variation", says, spread, "relative", basis=many))
+    seen = pulses.reached(trains)
+
+    def native(values: Array) -> Interval:
+        found = pulses.average(values, level)
+        return Interval(*(float(middle + unit * end) for end in (found.value, found.low, found.high)))
+
+    for name, end, least in (("lower_bound", fit.low, seen[0]), ("upper_bound", fit.high, seen[1])):
+        words, inside = name.replace("_", " "), np.isfinite(end)
+        if inside.mean() > 0.5:
+            bound = native((end + offset)[inside])
+            says = f"Pulses lead to {'a' if name[0] == 'l' else 'an'} {words} of {stated(bound)}{chip.unit}."
+            result.append(Finding(name, says, bound, what, basis=int(inside.sum())))
+        else:
+            says = f"No {words} is reached at {middle + unit * float(np.median(least + offset)):.3g}{chip.unit}."
+            result.append(Finding(name, says, None, what, "not reached", basis=many))
+    even = native(pulses.symmetry(fit, *seen) + offset)
+    says = f"Steps up and down balance at {stated(even)}{chip.unit}."
+    result.append(Finding("symmetry_point", says, even, what, basis=many))
+    return result
+
+
+def _cell(
+    fit: Fit, trains: Trains, offset: Array, middle: float, unit: float, stuck: float, chip: Chip
+) -> list[Finding]:
+    try:
+        settings: dict[str, Any] = pulses.cell(fit, pulses.reached(trains), stuck, chip.level)
+    except ConfigError as error:
+        return [Finding("cell", f"{error}.".capitalize(), verdict="none", basis=len(trains.levels))]
+    settings["read_noise"] = trains.read_noise
+    if offset.any():
+        reference = {"mean": -float(offset.mean()), "std": float(offset.std())}
+        settings["reference"] = {"_target_": "hwtrain.sim.pulsed.Reference", **reference}
+    if (middle, unit) != (0.0, 1.0):
+        low, high = (middle + unit * (settings[end] + float(offset.mean())) for end in ("w_min", "w_max"))
+        settings = {"_target_": "hwtrain.sim.composite.Scaled", "cell": settings, "low": low, "high": high}
+    says = f"The steps are {'piecewise linear' if fit.name == 'piecewise' else f'those of the {fit.name} law'}."
+    return [Finding("cell", says, verdict=fit.name, basis=len(trains.levels), settings=settings)]
