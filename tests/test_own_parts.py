@@ -47,11 +47,16 @@ def test_every_command_of_the_readme_composes_and_builds(line):
         settings = config.resolve(whole)
     for part in ("algo", "budget"):
         config.build(settings[part])
-    if settings.device._target_ in ABSENT:
+    device = settings.device
+    if device._target_ in ABSENT or "resource" in device:
         return  # composed, with keys that its class takes
-    if "emulated" in settings.device._target_:
-        needs(settings.device.board)
-    config.build(settings.device).close()
+    if "emulated" in device._target_:
+        needs(device.board)
+    elif "board" in device:  # of a crossbar
+        needs(device.board, "system")
+    elif "part" in device:
+        needs(device.part.board)
+    config.build(device).close()
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n\n")[0][:40])
