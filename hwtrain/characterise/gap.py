@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hwtrain import config
 from hwtrain.characterise import experiments, report
@@ -250,21 +251,34 @@ def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}. Name a run folder or a device's YAML file"
         ) from error
-    assert isinstance(own, DictConfig)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(own, DictConfig):
+        raise ConfigError(f"{path} describes no device: it is a list. Name a run folder or a device's YAML file")
     node: Any = OmegaConf.create({})
     names = own.pop("defaults", ["_self_"])
     for name in [*names, *([] if "_self_" in names else ["_self_"])]:
         if name == "_self_":
             node = OmegaConf.merge(node, own)
             continue
-        places = [folder / f"{name}.yaml" for folder in (path.parent, config.conf_dir() / "device")]
+        group, _, name = name.rpartition("/") if isinstance(name, str) else _chosen(name)
+        places = [folder / group / f"{name}.yaml" for folder in (path.parent, config.conf_dir() / "device")]
         inner = next((place for place in places if place.exists() and place not in (path, *seen)), None)
         if inner is None:
             raise ConfigError(f"{path}: defaults name {name!r}, which is not a device")
-        node = OmegaConf.merge(node, _device(inner, (path, *seen)))
+        if group:
+            node[group] = OmegaConf.load(inner)
+        else:
+            node = OmegaConf.merge(node, _device(inner, (path, *seen)))
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{path} describes no device: it has no _target_")
     return node
+
+
+def _chosen(entry: Any) -> tuple[str, str, str]:
+    """Group and choice of an entry of `defaults` such as `cell: ecram`, or `override cell: ecram`."""
+    ((group, choice),) = entry.items()
+    return str(group).removeprefix("override ").strip("/"), "", str(choice)
 
 
 if __name__ == "__main__":

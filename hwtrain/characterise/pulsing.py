@@ -111,7 +111,8 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
     result.append(Finding("pulse_write_noise", says, write, what, basis=count))
     if many > 2:
         size = (up + down) / 2
-        spread = estimates.spread([(size / size.mean(), np.hypot(up_error, down_error) / 2 / size.mean())], level)
+        apart = estimates.spread([(size, np.hypot(up_error, down_error) / 2)], level)
+        spread = apart.over(pulses.average(size, level))
         says = f"From parameter to parameter steps differ by {percent(spread)}."
         result.append(Finding("pulse_variation", says, spread, "relative", basis=many))
     seen = pulses.reached(trains)

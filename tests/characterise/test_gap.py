@@ -76,12 +76,18 @@ def test_differences_are_root_mean_squares():
         ("nothing.yaml", "cannot be read"),
         ("empty.yaml", "has no _target_"),
         ("lost.yaml", "defaults name 'nobody'"),
+        ("broken.yaml", "is no YAML"),
+        ("list.yaml", "it is a list"),
+        ("typo.yaml", "nonsense"),
         ("folder", "not a run folder"),
     ],
 )
 def test_what_a_user_can_mend(run, compare, tmp_path, twin, said):
     (tmp_path / "empty.yaml").write_text("low: 1\n")
     (tmp_path / "lost.yaml").write_text("defaults: [nobody]\n")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "typo.yaml").write_text("defaults: [cells, _self_]\nnonsense: 1\n")
     (tmp_path / "folder").mkdir()
     answer = compare(run(), tmp_path / twin)
     assert answer.code == 2 and said in answer.err
