@@ -194,6 +194,7 @@ def _check_theta(spec: DeviceSpec, theta: Array, reach: float) -> None:
     if spec.low <= low - reach and high + reach <= spec.high and math.isfinite(low) and math.isfinite(high):
         return
     with np.errstate(invalid="ignore"):
+        theta = theta.astype(np.float64)
         wrong = ~((theta - reach >= spec.low) & (theta + reach <= spec.high) & np.isfinite(theta))
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     value = float(theta[index])

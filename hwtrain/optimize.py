@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from hwtrain import checks
-from hwtrain.core import Array
+from hwtrain.core import Array, inside
 
 Moments = tuple[Array, ...]
 
@@ -88,5 +88,5 @@ def moved(theta: Array, change: Array, low: float, high: float) -> Array:
     if not np.isfinite(np.add.reduce(target, axis=None)):
         target = np.where(np.isfinite(target), target, theta)
     if np.isfinite(low) or np.isfinite(high):
-        target = np.clip(target, low, high)
+        target = np.clip(target, *(inside(low, high) if target.dtype == np.float32 else (low, high)))
     return target

@@ -26,6 +26,7 @@ from hwtrain.errors import CapabilityError, LimitError
 from hwtrain.limits import check
 from hwtrain.sim.arrays import BLIND, steps_due
 from hwtrain.sim.cells import Cell
+from hwtrain.sim.crossbar import Crossbar
 from hwtrain.sim.networks import Network
 
 SCHEMES = (*BLIND, "write_verify")
@@ -185,6 +186,7 @@ def simulated_cells(
     rounds: int = 20,
     most_pulses: int | None = None,
     fast: Cell | str | None = None,
+    reads: Crossbar | None = None,
     seed: int = 0,
     chips: int | None = None,
     precision: str = "double",
@@ -219,6 +221,7 @@ def simulated_cells(
         read_noise=read_noise,
         read_seconds=read_seconds,
         cell=cell,
+        reads=reads,
         fast=cell if isinstance(fast, str) else fast,
     )
     if programming is None or not cell.pulsed:

@@ -20,7 +20,8 @@ from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
 from hwtrain.limits import check
 from hwtrain.sim.cells import Cell
-from hwtrain.sim.networks import Network, Neurons
+from hwtrain.sim.crossbar import Crossbar
+from hwtrain.sim.networks import Network, Neurons, Pass
 from hwtrain.sim.stores import Cells, Store, Values, rounded
 
 
@@ -61,6 +62,8 @@ class Simulated:
         read_seconds: time one measurement takes [s], one for evaluation too; drift needs it.
         cell: how parameters are stored (hwtrain/sim/cells.py), in place of `parameter_variation`, `stuck`, `low`,
             `high`, `parameter_bits`, `programming`, `update_noise` and `drift`; None is values with these.
+        reads: the converters, wires and amplifiers that dense layers are read by (hwtrain/sim/crossbar.py); None is
+            exact products. The gradient is that of exact ones.
         fast: how the second array of cells stores, that of `DeviceSpec.fast_step`; it moves by pulses. None is none.
     """
 
@@ -90,6 +93,7 @@ class Simulated:
         drift: float = 0.0,
         read_seconds: float = 0.0,
         cell: Cell | None = None,
+        reads: Crossbar | None = None,
         fast: Cell | None = None,
     ) -> None:
         for name, value in (
@@ -180,7 +184,14 @@ class Simulated:
         self._cycle = draws.derive(chip, "cycle")
         fabrication = draws.derive(chip, "fabrication")
         self._neurons = self._make_neurons(fabrication, activation_variation) if activation_variation else ()
-        self._counts = {"cost": 0, "read": 0}
+        self._reads = reads
+        self._peripheries = [
+            reads.fabricate(draws.derive(chip, f"reads of layer {number}"), layer.outputs[0])
+            if reads is not None and layer.kind == "dense"
+            else None
+            for number, layer in enumerate(network.layers)
+        ]
+        self._counts = {"cost": 0, "read": 0, "product": 0}
 
     @property
     def spec(self) -> DeviceSpec:
@@ -255,9 +266,7 @@ class Simulated:
         thetas = [self._perturbed(command) for command in commands]
         theta = thetas[0] if len(thetas) == 1 else np.concatenate(thetas, axis=-2)
         sample = commands[0].sample
-        costs = _mean(
-            self._costs(self._network.forward(theta, self._inputs(sample), self._neurons).outputs[-1], sample), -1
-        )
+        costs = _mean(self._costs(self._forward(theta, self._inputs(sample)).outputs[-1], sample), -1)
         readings, first = [], 0
         for command, own in zip(commands, thetas, strict=True):
             cost = costs[..., first : first + own.shape[-2]]
@@ -276,7 +285,7 @@ class Simulated:
             shift = command.probes.dense(network.nodes).astype(self._dtype, copy=False)
         reading: dict[str, Any] = {}
         if observe != Can.GRADIENT:
-            outputs = network.forward(theta, x, self._neurons, shift).outputs
+            outputs = self._forward(theta, x, shift).outputs
         if Can.OUTPUT in observe or Can.ACTIVITY in observe:
             activity = self._read(outputs)
             reading["output"] = activity[-1] if Can.OUTPUT in observe else None
@@ -307,6 +316,28 @@ class Simulated:
         """What enters the network, (..., 1, t, b, n)."""
         x = rounded(sample.x, self._input_bits, 0.0, 1.0)
         return x[..., None, :, :, :].astype(self._dtype, copy=False)
+
+    def _forward(self, theta: Array, x: Array, shift: Array | None = None) -> Pass:
+        """A pass of the network, every probe with draws of its own."""
+        if self._reads is None:
+            return self._network.forward(theta, x, self._neurons, shift)
+        probes = theta.shape[-2] if shift is None else max(theta.shape[-2], shift.shape[-2])
+        first = self._next("product", probes)
+
+        def product(number: int, x: Array, matrix: Array) -> Array:
+            periphery, reads = self._peripheries[number], self._reads
+            assert periphery is not None and reads is not None
+            shape = (*self._replicas, probes, *x.shape[-3:])
+            x = np.broadcast_to(x, shape).reshape(*shape[:-3], -1, shape[-1])
+            matrix = np.broadcast_to(matrix[..., 0, :, :], (*self._replicas, probes, *matrix.shape[-2:]))
+            parts = [
+                reads.multiply(periphery, matrix[..., probe, :, :], x[..., probe, :, :], first + probe)[0]
+                for probe in range(probes)
+            ]
+            result = np.stack(parts, axis=-3).astype(self._dtype, copy=False)
+            return result.reshape(*shape[:-1], result.shape[-1])
+
+        return self._network.forward(theta, x, self._neurons, shift, product)
 
     def _costs(self, output: Array, sample: Sample) -> Array:
         """Cost of every sample, the mean over time, (..., k, b)."""

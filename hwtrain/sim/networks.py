@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import expit
@@ -17,6 +18,9 @@ from hwtrain import checks
 from hwtrain.core import TINY, Array, Layer, normalised
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
+
+Product = Callable[[int, Array, Array], Array]
+"""How a dense layer multiplies: (its number, x (..., t, b, n), matrix (..., k, 1, n, m)) -> (..., k, t, b, m)."""
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda u: u,
@@ -92,7 +96,12 @@ class Network:
         return sum(math.prod(layer.outputs) for layer in self.layers if layer.size)
 
     def forward(
-        self, theta: Array, x: Array, neurons: Sequence[Neurons | None] = (), shift: Array | None = None
+        self,
+        theta: Array,
+        x: Array,
+        neurons: Sequence[Neurons | None] = (),
+        shift: Array | None = None,
+        product: Product | None = None,
     ) -> Pass:
         """Present samples.
 
@@ -101,13 +110,17 @@ class Network:
             x: (..., 1 or k, t, b, n).
             neurons: variation of each layer's neurons; empty for ideal ones.
             shift: added to the pre-activations of the dense layers, (..., k, nodes).
+            product: how dense layers multiply; None is exactly.
         """
         done = Pass([], [], [], [])
         start = node = 0
         for number, layer in enumerate(self.layers):
             block = theta[..., start : start + layer.size]
             start += layer.size
-            u = _OPERATIONS[layer.kind].forward(layer, block, x)
+            if product is None or layer.kind != "dense":
+                u = _OPERATIONS[layer.kind].forward(layer, block, x)
+            else:
+                u = _Dense.forward(layer, block, x, partial(product, number))
             if shift is not None and layer.size:
                 u = u + shift[..., None, None, node : node + u.shape[-1]]
                 node += u.shape[-1]
@@ -165,9 +178,11 @@ class _Dense:
         return matrix, block[..., None, None, n * m :]
 
     @classmethod
-    def forward(cls, layer: Layer, block: Array, x: Array) -> Array:
+    def forward(
+        cls, layer: Layer, block: Array, x: Array, product: Callable[[Array, Array], Array] = np.matmul
+    ) -> Array:
         matrix, bias = cls._matrix(layer, block)
-        u: Array = np.matmul(normalised(x, layer.normalise), matrix)
+        u = product(normalised(x, layer.normalise), matrix)
         if layer.bias == "add":
             u += bias
         else:

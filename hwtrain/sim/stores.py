@@ -18,6 +18,7 @@ from hwtrain import draws
 from hwtrain.core import Array, Can
 from hwtrain.sim.cells import Cell, State
 from hwtrain.sim.composite import refreshed
+from hwtrain.sim.pulsed import Pulsed
 
 
 class Store(Protocol):
@@ -208,6 +209,7 @@ class Cells:
         self._state = cell.fresh(self._devices)
         self._told = np.clip(np.zeros((*chip.shape, size)), cell.low, cell.high)
         self._read = self._refreshed = 0
+        self._joules = 0.0
 
     @property
     def held(self) -> Array | None:
@@ -218,7 +220,10 @@ class Cells:
         self._state = self._cell.write(self._devices, self._state, self._told)
 
     def pulse(self, counts: Array) -> None:
-        self._state = self._cell.pulse(self._devices, self._state, counts)
+        before, self._state = self._state, self._cell.pulse(self._devices, self._state, counts)
+        if isinstance(self._cell, Pulsed) and self._cell.energy is not None:
+            ends = self._position(before), self._position(self._state)
+            self._joules += float(self._cell.energy.of_pulses(counts, *ends).sum())
         self._state, full = refreshed(self._cell, self._devices, self._state, self._read)
         self._read += 1
         self._refreshed += full
@@ -239,18 +244,27 @@ class Cells:
 
     def counts(self) -> dict[str, int]:
         writes, kind = self._state.writes, "pulses" if self._cell.pulsed else "writes"
-        refreshes = {"refreshes": self._refreshed} if self._refreshed else {}
-        return {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max()), **refreshes}
+        more = {"refreshes": self._refreshed, "energy of pulses [pJ]": round(self._joules * 1e12)}
+        counted = {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max())}
+        return counted | {name: count for name, count in more.items() if count}
 
     def snapshot(self) -> dict[str, Array]:
         kept = {field.name: np.array(getattr(self._state, field.name)) for field in fields(State)}
         counts = {"readings": np.asarray(self._read), "refreshed": np.asarray(self._refreshed)}
+        counts |= {"joules": np.asarray(self._joules)}
         return {**kept, **counts, "told": self._told.copy()}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         self._state = State(**{field.name: snapshot[field.name].copy() for field in fields(State)})
         self._told = snapshot["told"].copy()
         self._read, self._refreshed = int(snapshot["readings"]), int(snapshot["refreshed"])
+        self._joules = float(snapshot["joules"])
+
+    def _position(self, state: State) -> Array:
+        """Where every device stands in its range, 0 to 1; a stuck one in the middle."""
+        low, high = self._devices["low"], self._devices["high"]
+        position: Array = np.divide(state.value - low, high - low, out=np.full_like(low, 0.5), where=high > low)
+        return position
 
     def _readings(self, count: int) -> Array:
         """What `count` readings bring back, (..., count, p)."""

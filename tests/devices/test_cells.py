@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from hwtrain import draws
 from hwtrain.conformance import DeviceConformance
-from hwtrain.core import Can, Measure, Program, Pulse, Read, Sample
+from hwtrain.core import Can, Measure, Program, Pulse, Read, Sample, split
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.programming import SCHEMES, Programmed, simulated_cells
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, LimitError
 from hwtrain.sim.composite import Differential, Scaled
+from hwtrain.sim.crossbar import Crossbar
 from hwtrain.sim.laws import ConstantStep
 from hwtrain.sim.networks import mlp
 from hwtrain.sim.pulsed import Pulsed
@@ -158,6 +160,23 @@ class TestProgrammed:
         assert device.counts()["traffic"]["pulses"] == 5 * SIZE
         assert device.counts()["traffic"]["most pulses of a parameter"] == 5
 
+    def test_energy_of_pulses_is_counted_where_its_source_gives_it(self):
+        """Pulse by pulse, V^2 g t with the conductance half way."""
+        device = cells("neurosim_ag_si", "open_loop")
+        inner, energy = device._inner, preset("neurosim_ag_si").energy
+        assert "energy of pulses [pJ]" not in cells("ecram", "open_loop").counts()["traffic"]
+        joules = 0.0
+        for target in (0.1, -0.2):
+            before = inner._store._position(inner._store._state)
+            counts = device.pulses.copy()
+            device.execute([Program(np.full(SIZE, target))])
+            after = inner._store._position(inner._store._state)
+            up = target > 0
+            volts = energy.up_volts if up else energy.down_volts
+            g = energy.g_low + (energy.g_high - energy.g_low) * (before + after) / 2
+            joules += ((device.pulses - counts) * volts**2 * g * energy.pulse_seconds).sum()
+        assert device.counts()["traffic"]["energy of pulses [pJ]"] == round(joules * 1e12) > 0
+
     def test_what_cannot_be_pulsed_is_refused(self):
         with pytest.raises(CapabilityError, match="needs PULSE, READ"):
             Programmed(Simulated(NETWORK, MeanSquaredError()), "write_verify")
@@ -171,3 +190,51 @@ class TestProgrammed:
         commands = [Program(random(-0.2, 0.2, 1)), Measure(sample, observe=Can.COST | Can.OUTPUT)]
         assert one.execute(commands) == other.execute(commands)
         assert np.array_equal(one.pulses, other.pulses)
+
+
+class TestReads:
+    """Layers read by converters and wires."""
+
+    NETWORK = mlp([6, 5, 3], "tanh", "linear")
+
+    def chips(self, chips=2, **settings):
+        return Simulated(self.NETWORK, MeanSquaredError(), chips=chips, low=-1, high=1, **settings)
+
+    def test_outputs_are_the_products_of_the_periphery(self):
+        """Layer by layer, by its own function."""
+        reads = preset("standard", "crossbar")
+        device, theta = self.chips(reads=reads), np.random.default_rng(0).uniform(-1, 1, (2, 53))
+        x = np.random.default_rng(1).uniform(0, 1, (1, 4, 6))
+        (reading,) = device.execute([Program(theta), Measure(Sample(x), observe=Can.OUTPUT)])
+        for chip in range(2):
+            values = x[0]
+            for number, (matrix, bias) in enumerate(split(theta[chip], self.NETWORK.layers)):
+                seed = draws.derive(np.uint32(chip), f"reads of layer {number}")
+                product, _ = reads.multiply(reads.fabricate(seed, len(bias)), matrix, values, 0)
+                values = product + bias if number else np.tanh(product + bias)
+            assert reading.output[chip, 0, 0] == pytest.approx(values, abs=1e-12)
+
+    def test_an_ideal_periphery_changes_nothing(self):
+        theta = np.random.default_rng(0).uniform(-1, 1, (2, 53))
+        sample = Sample(np.ones((1, 4, 6)), np.zeros((1, 4, 3)))
+        one, other = (device.execute([Program(theta), Measure(sample)]) for device in (
+            self.chips(), self.chips(reads=Crossbar())
+        ))  # fmt: skip
+        assert one[0].cost == pytest.approx(other[0].cost, rel=1e-12)
+
+    def test_written_cells_are_read_by_it_too(self):
+        device = cells(reads=preset("training", "crossbar"), programming="mixed_precision")
+        sample = Sample(np.ones((1, 2, 3)), np.ones((1, 2, 2)))
+        first, second = device.execute([Program(random(-0.5, 0.5)), Measure(sample), Measure(sample)])
+        assert first.cost != second.cost  # noise of the converters
+
+
+class TestReadsConformance(DeviceConformance):
+    @pytest.fixture
+    def device(self):
+        quiet = preset("standard", "crossbar", out_noise=0.0)
+        return Simulated(NETWORK, MeanSquaredError(), low=-1, high=1, reads=quiet)
+
+    @pytest.fixture
+    def difference(self):
+        return None  # converters have steps

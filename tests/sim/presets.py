@@ -2,17 +2,15 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
 
-import hwtrain.sim
 from hwtrain import config
 
 FOLDERS = {
     "cell": config.conf_dir() / "device" / "cell",
-    "crossbar": Path(hwtrain.sim.__file__).parent / "presets" / "crossbar",
+    "crossbar": config.conf_dir() / "device" / "reads",
 }
 CELLS = sorted(path.stem for path in FOLDERS["cell"].glob("*.yaml") if "defaults" not in OmegaConf.load(path))
 
