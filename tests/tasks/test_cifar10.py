@@ -94,7 +94,9 @@ def test_a_truncated_archive(tmp_path, batches, part, verify):
         cifar10(data_dir=str(tmp_path), verify=verify)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>moved</html>", archive([("readme", b"")])])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>moved</html>", archive([("readme", b"")])], ids=["empty", "page", "other"]
+)
 def test_an_archive_that_is_something_else(tmp_path, content):
     put(tmp_path, {ARCHIVE.name: content})
     with pytest.raises(DataError, match=ARCHIVE.name):
