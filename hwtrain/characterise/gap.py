@@ -261,6 +261,8 @@ def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         if name == "_self_":
             node = OmegaConf.merge(node, own)
             continue
+        if not isinstance(name, str) and None in name.values():  # nothing is chosen
+            continue
         group, _, name = name.rpartition("/") if isinstance(name, str) else _chosen(name)
         places = [folder / group / f"{name}.yaml" for folder in (path.parent, config.conf_dir() / "device")]
         inner = next((place for place in places if place.exists() and place not in (path, *seen)), None)
