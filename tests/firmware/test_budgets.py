@@ -173,7 +173,7 @@ def avr_cycles(out):
 
 
 def test_clock_cycles_on_avr(out):
-    """The same ratio in cycles of simavr; the median of three, since a byte that the host sends late adds to one."""
-    forward, step = np.median([avr_cycles(out) for _ in range(3)], axis=0)
+    """The same ratio in cycles of simavr; the least of five, since a byte that the host sends late only adds to one."""
+    forward, step = np.min([avr_cycles(out) for _ in range(5)], axis=0)
     assert forward <= 110_000
     assert step <= 1.5 * 2 * forward
