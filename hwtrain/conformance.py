@@ -409,7 +409,7 @@ class DeviceConformance:
             own,
             host,
             "what a device learns by itself is not what the host makes of its activities",
-            rounding=32 * updates * float(np.finfo(np.float32).eps),
+            rounding=4 * updates * float(np.finfo(np.float32).eps),
         )
 
     @pytest.mark.parametrize("hold", [1, 2])

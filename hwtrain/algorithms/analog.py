@@ -102,10 +102,9 @@ class Outer:
             ConfigError: they are several; an array multiplies one pair of vectors at a time.
         """
         if sample.x.shape[-3:-1] != (1, 1):
-            raise ConfigError(
-                f"{type(self).__name__} updates after every sample; it was given {sample.x.shape[-2]} at once. "
-                "Set task.batch=1."
-            )
+            steps, batch = sample.x.shape[-3:-1]
+            given = f"{batch} at once. Set task.batch=1" if steps == 1 else f"{steps} steps. Choose another task"
+            raise ConfigError(f"{type(self).__name__} updates after every sample; it was given {given}.")
         return Measure(sample, observe=Can.COST | Can.ACTIVITY | Can.GRADIENT)
 
     def pulses(self, state: State, factors: Sequence[tuple[Array, Array]], rate: float, step: float) -> Array:

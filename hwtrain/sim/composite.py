@@ -7,6 +7,7 @@ all parameters, then device j + 1.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from hwtrain.sim.pulsed import Pulsed
 
 
 @dataclass(frozen=True, slots=True)
-class _Around:
+class _Around(ABC):
     """What cells around a cell share; `_each` is how many devices hold a parameter, `_combined` what they make of it.
 
     Args:
@@ -49,8 +50,9 @@ class _Around:
     def _each(self) -> int:
         return 1
 
+    @abstractmethod
     def _combined(self, values: Array) -> Array:
-        raise NotImplementedError
+        """What the devices' values (..., d) are as parameters, (..., p)."""
 
 
 @dataclass(frozen=True, slots=True)

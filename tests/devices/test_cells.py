@@ -6,14 +6,14 @@ import pytest
 from hwtrain import draws
 from hwtrain.conformance import DeviceConformance
 from hwtrain.core import Can, Measure, Program, Pulse, Read, Sample, split
-from hwtrain.costs import MeanSquaredError
+from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.programming import SCHEMES, Programmed, simulated_cells
 from hwtrain.devices.simulated import Simulated
-from hwtrain.errors import CapabilityError, LimitError
+from hwtrain.errors import CapabilityError, ConfigError, LimitError
 from hwtrain.sim.composite import Differential, Scaled
 from hwtrain.sim.crossbar import Crossbar
 from hwtrain.sim.laws import ConstantStep
-from hwtrain.sim.networks import mlp
+from hwtrain.sim.networks import mgd2025, mlp
 from hwtrain.sim.pulsed import Pulsed
 from tests.sim.presets import preset
 
@@ -221,6 +221,11 @@ class TestReads:
             self.chips(), self.chips(reads=Crossbar())
         ))  # fmt: skip
         assert one[0].cost == pytest.approx(other[0].cost, rel=1e-12)
+
+    def test_convolutions_are_refused(self):
+        network = mgd2025(1)
+        with pytest.raises(ConfigError, match=r"device.reads: .* of convolutions.*device/reads=null"):
+            Simulated(network, CrossEntropy(), reads=Crossbar())
 
     def test_written_cells_are_read_by_it_too(self):
         device = cells(reads=preset("training", "crossbar"), programming="mixed_precision")
