@@ -156,8 +156,8 @@ class Simulated:
             self._store = Cells(chip, network.size, cell)
         if reads is not None and (odd := [layer.kind for layer in network.layers if layer.kind == "conv"]):
             raise ConfigError(
-                f"device.reads: an array multiplies dense layers; the network has {len(odd)} layers of convolutions. Set "
-                "device/reads=null, or network=mlp."
+                f"device.reads: an array multiplies dense layers; the network has {len(odd)} layers of convolutions. "
+                "Set device/reads=null, or network=mlp."
             )
         if fast is not None and not (cell is not None and cell.pulsed and fast.pulsed):
             raise ConfigError("device.fast: both arrays must take pulses; one of these cells is written.")
