@@ -26,7 +26,7 @@ from scipy.stats import binom
 
 from hwtrain import config, draws, svg
 from hwtrain.algorithms.mgd import MGD
-from hwtrain.characterise import experiments, pulses, recommend
+from hwtrain.characterise import experiments, pulses, recommend, replay
 from hwtrain.characterise.bench import Bench
 from hwtrain.characterise.chip import Chip, Finding
 from hwtrain.characterise.findings import conclude
@@ -35,7 +35,7 @@ from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.perturb import Rademacher
 from hwtrain.recorder import InMemory
-from hwtrain.sim.cells import Cell, Stuck
+from hwtrain.sim.cells import Stuck
 from hwtrain.sim.composite import Differential, Scaled
 from hwtrain.sim.curves import Polynomial
 from hwtrain.sim.laws import SoftBounds
@@ -316,9 +316,9 @@ def tables(name: str, path: str, prefix: str, every: Sequence[int], folder: Path
     (found,) = characterised(device, made_up(6, 4), planted, 0)
     settings = found["cell"].settings
     assert settings is not None
-    fitted = config.build(dict(settings))
+    fitted = found["cell"].table or config.build(dict(settings))
     count, block = 100, max(int(1.5 * (halves[0].high - halves[0].low) / halves[0].step / 100), 1)
-    runs = [played(cell, 200, count, block) for cell in (*halves, fitted)]
+    runs = [replay.played(cell, count, block, 200) for cell in (*halves, fitted)]
     runs = [run - (run.max(axis=(1, 2)) + run.min(axis=(1, 2)))[:, None, None] / 2 for run in runs]
     span = float(np.ptp(runs[1], axis=(1, 2)).mean())
     middles = [run.mean(axis=0) for run in runs]
@@ -332,19 +332,6 @@ def tables(name: str, path: str, prefix: str, every: Sequence[int], folder: Path
         f"{scatter[1]:.1%}, cell {scatter[2]:.1%}",
     )
     draw(folder, name, runs, block)
-
-
-def played(cell: Cell, size: int, count: int, block: int) -> Array:
-    """Levels (d, 4, n + 1) under trains up and down, of devices as they leave the fab."""
-    devices = cell.fabricate(np.array(7, np.uint32), size)
-    state, trains = cell.fresh(devices), []
-    for sign in (1, -1, 1, -1):
-        levels = [cell.held(devices, state)]
-        for _ in range(count):
-            state = cell.pulse(devices, state, np.full(size, sign * block))
-            levels.append(cell.held(devices, state))
-        trains.append(np.stack(levels, axis=-1))
-    return np.stack(trains, axis=1)
 
 
 def trace(name: str, one: Array, other: Array, block: int, folder: Path, whole: Array | None = None) -> None:
@@ -364,7 +351,7 @@ def trace(name: str, one: Array, other: Array, block: int, folder: Path, whole: 
     ups = np.arange(one.shape[1]) % 2 == 0
     trains = pulses.Trains((one - middle) / half, ups, block)
     fit = pulses.fit(trains, LEVEL)
-    cell: Pulsed = config.build(pulses.cell(fit, pulses.reached(trains), 0.0, LEVEL))
+    cell: Pulsed = config.build(pulses.cell(fit, pulses.reached(trains), LEVEL))
     middles = [np.stack([part[0, first::2].mean(axis=0) for first in (0, 1)]) for part in (one, other)]
     again = np.stack([path(cell, (middles[0][row] - middle) / half, sign * block) for row, sign in enumerate((1, -1))])
     ahead = [

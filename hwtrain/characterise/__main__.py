@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hwtrain.core import Can, DeviceSpec, Task
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError, nearest
 from hwtrain.recorder import read_document, to_json
 from hwtrain.report import pages
+from hwtrain.sim.tables import save_table
 
 MENDABLE, INTERRUPTED = 2, 130
 RESULT = "characterisation.json"
@@ -113,8 +114,12 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     ]
     found = [conclude(chip) for chip in chips_seen]
     advice = [_advised(chip, traits, own) for chip, traits in zip(chips_seen, found, strict=True)]
-    files = _files(own, found, advice, measured, network, task_name, settings)
+    traits = twin.pooled(found)
+    table = folder / f"{own.name}.npz"
+    files = _files(own, traits, advice, measured, network, task_name, settings, table)
     document = _document(settings, bench, measured, found, advice)
+    if "cell" in traits and traits["cell"].table is not None:
+        save_table(table, traits["cell"].table)
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pages.save(folder / name, text)
@@ -135,18 +140,18 @@ def _advised(chip: Chip, found: Mapping[str, Finding], own: Settings) -> Advice 
 
 def _files(
     own: Settings,
-    found: Sequence[Mapping[str, Finding]],
+    traits: Mapping[str, Finding],
     advice: Sequence[Advice | None],
     measured: Measured,
     network: Any,
     task_name: str,
     settings: DictConfig,
+    table: Path,
 ) -> dict[str, str]:
     """The preset and the settings, by their place in the run folder."""
-    files = {}
-    traits, spec = twin.pooled(found), measured.ground.device
+    files, spec = {}, measured.ground.device
     if Can.PULSE in spec.can:
-        name, text = f"device/cell/{own.name}.yaml", twin.cell(traits, spec)
+        name, text = f"device/cell/{own.name}.yaml", twin.cell(traits, spec, table)
     else:
         name, text = f"device/{own.name}.yaml", twin.preset(traits, spec, measured.common["seconds"], network)
     if text is not None:
@@ -171,13 +176,20 @@ def _document(
         "level": settings.characterise.level,
         "spent": {"measurements": bench.spent[0], "writes": bench.spent[1]},
         "seconds_per_measurement": measured.common["seconds"],
-        "devices": [{name: asdict(finding) for name, finding in traits.items()} for traits in found],
+        "devices": [{name: _told(finding) for name, finding in traits.items()} for traits in found],
         "advice": [None if one is None else asdict(one) for one in advice],
         "skipped": measured.skipped,
         "probe_set": {**kept, "repeats": measured.common.get("paired")},
     }
     plain: dict[str, Any] = to_json(document)
     return plain
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    """A finding as plain values; a table stands in a file of its own."""
+    told = asdict(replace(finding, table=None))
+    del told["table"]
+    return told
 
 
 def _tell(

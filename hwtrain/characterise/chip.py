@@ -14,6 +14,7 @@ from hwtrain.characterise.experiments import Ground
 from hwtrain.core import Array
 from hwtrain.costs import Cost
 from hwtrain.sim.networks import Network
+from hwtrain.sim.tables import Table
 
 SURE = 3.0  # log-likelihood by which one account of the readings must beat the simpler one
 EXACT = 1e-12  # relative; what is smaller is rounding
@@ -33,7 +34,8 @@ class Finding:
         verdict: a word, where it is a choice.
         which: parameters it is about.
         basis: how many readings, parameters or writes it rests on.
-        settings: of a simulated cell that is like this, where it is one.
+        settings: of a simulated cell that is like this, where it is one; without those of a file.
+        table: the cell, where it is one that needs a file.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Finding:
     which: tuple[int, ...] = ()
     basis: int = 0
     settings: Mapping[str, Any] | None = None
+    table: Table | None = None
 
     @property
     def value(self) -> float:

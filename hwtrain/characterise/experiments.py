@@ -19,6 +19,7 @@ see them on samples of the task. Axes lead with replicas, as everywhere.
 Of a device that takes pulses and no values, only its answer to them is measured, and the noise of its cost.
 
     trains      readings between blocks of pulses, up and down       step against level, noise, bounds, asymmetry
+    wander      readings between pulses that turn back at random     a table, where a few pulses cross the range
     hold        many readings in a row                               noise, drift
 """
 
@@ -48,6 +49,8 @@ GROUP = 8  # parameters written one at a time between two looks at where they st
 LADDER = 6  # amplitudes, each half the one before
 TRAIN = 100  # readings of a train of pulses, about
 WINDOWS = 1.5  # how far a train would go, were its steps those of the spec [ranges]
+FEW = 4  # pulses that cross the range, down to which a table may be wanted in place of a law
+WANDER = 4000  # most pulses that turn back at random
 NUMBERS = 1_000_000  # most that are read under pulses, all parameters together
 
 
@@ -462,9 +465,12 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
     if (readings := bench.ask("still", looks)) is not None:
         done.each["still"] = _levels(readings)
     spent = bench.spent
+    crossings: list[int] = []
     if far <= min(TRAIN, most):  # a few pulses may do it all
         both = [_pulsed(bench, "pilot", far, 1, up) for up in (True, False)]
-        far = min(far, max(3 * max(_crossing(levels) for levels in both if levels is not None), 8))
+        seen = [levels for levels in both if levels is not None]
+        crossings = [_crossing(levels, 0.5) for levels in seen]
+        far = min(far, max(3 * max(_crossing(levels, 0.9) for levels in seen), 8))
     block = -(-far // min(TRAIN, most))
     count = far // block
     left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
@@ -475,6 +481,34 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
             break
         found.append(levels[..., None, :, :])
     _keep(done, "trains", found, -3, block=block, ups=np.arange(len(found)) % 2 == 0)
+    if len(crossings) == 2 and min(crossings) <= FEW:
+        left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
+        _wander(bench, ground, done, (crossings[0], crossings[1]), min(*left, NUMBERS // (4 * spec.size), WANDER))
+
+
+def _wander(bench: Bench, ground: Ground, done: Measured, crossings: tuple[int, int], pulses: int) -> None:
+    """Pulses that turn back at random, by each parameter on its own, so that both directions are seen from everywhere.
+
+    `wander` (..., n + 1, p) are readings, one after each pulse, and `ways` (..., n, p) whether it led up.
+    """
+    turn = 2 / (1 + np.array(crossings[::-1]))  # half a crossing each way, on average: of pulses down, and up
+    up = np.ones((*bench.spec.replicas, bench.spec.size), bool)
+    found: list[Array] = []
+    ways: list[Array] = []
+    for first in range(0, pulses - TRAIN, TRAIN):
+        commands: list[Command] = [] if found else [Read()]
+        part = []
+        for at in range(first, first + TRAIN):
+            turns = draws.uniform(draws.derive(ground.seed, "wander"), at, bench.spec.size)
+            up = up ^ (turns < turn[up.astype(int)])
+            part.append(up)
+            commands += [Pulse(np.where(up, 1, -1)), Read()]
+        if (readings := bench.ask("wander", commands)) is None:
+            break
+        found.append(_levels(readings))
+        ways.append(np.stack(part, axis=-2))
+    _keep(done, "wander", found, -2)
+    _keep(done, "ways", ways, -2)
 
 
 def _pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array | None:
@@ -485,12 +519,12 @@ def _pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array 
     return None if readings is None else _levels(readings)
 
 
-def _crossing(levels: Array) -> int:
-    """Pulses by which most parameters have gone nine tenths of their way, from levels (..., n + 1, p)."""
+def _crossing(levels: Array, share: float) -> int:
+    """Pulses by which a share of parameters have gone nine tenths of their way, from levels (..., n + 1, p)."""
     way = levels - levels[..., :1, :]
     last = way[..., -max(way.shape[-2] // 4, 1) :, :].mean(axis=-2, keepdims=True)
     there = (way * np.sign(last) >= 0.9 * np.abs(last)).argmax(axis=-2)
-    return int(np.quantile(there, 0.9))
+    return int(np.quantile(there, share))
 
 
 PULSED = {trains: (0.85, 1.0), hold: (0.12, 0.0)}  # of measurements and of pulses

@@ -510,13 +510,12 @@ def of(trains: Trains, which: Array | slice) -> Trains:
     return replace(trains, levels=trains.levels[which])
 
 
-def cell(found: Fit, seen: tuple[Array, Array], stuck: float, level: float) -> dict[str, Any]:
+def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
     """Settings of `Pulsed` that make such parameters, with a nested `law`: what a YAML file needs, spreads included.
 
     Args:
         found: the fit.
         seen: lowest and highest level of every parameter, (d,) each, for bounds that were not reached.
-        stuck: share of parameters that never move.
         level: of the intervals by which a spread counts as seen.
     """
 
@@ -567,8 +566,6 @@ def cell(found: Fit, seen: tuple[Array, Array], stuck: float, level: float) -> d
         **bounds,
         "write_noise_std": found.write_noise.value / dw_min,
     }
-    if stuck:
-        settings["stuck"] = {"_target_": "hwtrain.sim.cells.Stuck", "anywhere": stuck}
     return settings
 
 

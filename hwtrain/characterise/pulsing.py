@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from hwtrain import config
 from hwtrain.characterise import estimates, pulses
 from hwtrain.characterise.chip import Chip, Finding, percent, stated
 from hwtrain.characterise.estimates import Interval
 from hwtrain.characterise.pulses import Fit, Trains
+from hwtrain.characterise.replay import residual, table
 from hwtrain.core import Array
 from hwtrain.errors import ConfigError
 
 MOST = 96  # parameters that are fitted
+WRONG = 0.05  # of the range; a cell whose mean levels are farther off than this is none
 AWAY = 0.1  # share of parameters that never come to level 0, from which on each has a level 0 of its own
 
 
@@ -43,7 +46,13 @@ def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     share = result[1].estimate
     stuck = share.value if share is not None and share.is_seen else 0.0
     places = offset, middle, unit
-    return [*result, *_numbers(fit, trains, *places, chip), *_cell(fit, trains, *places, stuck, chip)]
+    moved = chosen[moves]
+    read = np.moveaxis(chip.data["trains"], -1, 0)[moved]
+    walks = None
+    if "wander" in chip.data:
+        walks = chip.data["wander"].T[moved], chip.data["ways"].T[moved]
+    cell = _cell(fit, trains, *places, stuck, read, walks, reading, chip)
+    return [*result, *_numbers(fit, trains, *places, chip), *cell]
 
 
 def scale(low: float, high: float) -> tuple[float, float]:
@@ -137,12 +146,50 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
 
 
 def _cell(
-    fit: Fit, trains: Trains, offset: Array, middle: float, unit: float, stuck: float, chip: Chip
+    fit: Fit,
+    trains: Trains,
+    offset: Array,
+    middle: float,
+    unit: float,
+    stuck: float,
+    read: Array,
+    walks: tuple[Array, Array] | None,
+    reading: Interval,
+    chip: Chip,
 ) -> list[Finding]:
+    """A cell of the law; of a table where no law comes where the readings came, and pulses turned back at random."""
+    many, share = len(trains.levels), {"_target_": "hwtrain.sim.cells.Stuck", "anywhere": stuck}
+    beside = {"stuck": share} if stuck else {}
     try:
-        settings: dict[str, Any] = pulses.cell(fit, pulses.reached(trains), stuck, chip.level)
+        settings = _settings(fit, trains, offset, middle, unit, chip.level)
+        off = residual(config.build(dict(settings)), read, trains.block)
+        refused = ""
     except ConfigError as error:
-        return [Finding("cell", f"{error}.".capitalize(), verdict="none", basis=len(trains.levels))]
+        settings, off, refused = {}, math.inf, f"{error}.".capitalize()
+    says = f"The steps are {'piecewise linear' if fit.name == 'piecewise' else f'those of the {fit.name} law'}."
+    found = Finding("cell", says, verdict=fit.name, basis=many, settings=_with(settings, beside))
+    if off > WRONG and walks is not None:
+        copied = table(read, *walks, reading.value)
+        if (again := residual(copied, read, 1)) < off / 2:
+            why = refused or f"No law describes the steps: the nearest, {fit.name}, is {off:.1%} of the range off."
+            says = f"{why} They are drawn from a table."
+            settings = {"_target_": "hwtrain.sim.tables.load_table", "read_noise": reading.value, **beside}
+            found, off = Finding("cell", says, verdict="table", basis=many, settings=settings, table=copied), again
+    if math.isinf(off):
+        return [Finding("cell", refused, verdict="none", basis=many)]
+    says = f"Simulated again, the mean level is {off:.1%} of the range off."
+    return [found, Finding("cell_residual", says, Interval(off, off, off), "of the range", basis=read.size)]
+
+
+def _with(settings: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a cell with more of them, where it stands in another one too."""
+    if "cell" in settings:
+        return {**settings, "cell": {**settings["cell"], **beside}}
+    return {**settings, **beside}
+
+
+def _settings(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float, level: float) -> dict[str, Any]:
+    settings: dict[str, Any] = pulses.cell(fit, pulses.reached(trains), level)
     settings["read_noise"] = trains.read_noise
     if offset.any():
         reference = {"mean": -float(offset.mean()), "std": float(offset.std())}
@@ -150,5 +197,4 @@ def _cell(
     if (middle, unit) != (0.0, 1.0):
         low, high = (middle + unit * (settings[end] + float(offset.mean())) for end in ("w_min", "w_max"))
         settings = {"_target_": "hwtrain.sim.composite.Scaled", "cell": settings, "low": low, "high": high}
-    says = f"The steps are {'piecewise linear' if fit.name == 'piecewise' else f'those of the {fit.name} law'}."
-    return [Finding("cell", says, verdict=fit.name, basis=len(trains.levels), settings=settings)]
+    return settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,14 @@ def preset(found: Mapping[str, Finding], spec: DeviceSpec, seconds: float, netwo
     return "\n".join(lines) + "\n"
 
 
-def cell(found: Mapping[str, Finding], spec: DeviceSpec) -> str | None:
-    """`device/cell/NAME.yaml`: cells that are pulsed as the device's parameters are; None where none was found."""
+def cell(found: Mapping[str, Finding], spec: DeviceSpec, path: Path) -> str | None:
+    """`device/cell/NAME.yaml`: cells that are pulsed as the device's parameters are; None where none was found.
+
+    Args:
+        found: of the device.
+        spec: its account of itself.
+        path: of the table, where the cell is one.
+    """
     one = found.get("cell")
     if one is None or one.settings is None:
         return None
@@ -98,7 +105,8 @@ def cell(found: Mapping[str, Finding], spec: DeviceSpec) -> str | None:
     ]
     lines += [f"# {finding.says}" for name, finding in found.items() if name.startswith("pulse_")]
     lines += [f"# {found[name].says}" for name in ("lower_bound", "upper_bound") if found[name].verdict]
-    text: str = yaml.safe_dump(_rounded(dict(one.settings)), sort_keys=False, default_flow_style=None)
+    place = {} if one.table is None else {"path": str(path.absolute())}
+    text: str = yaml.safe_dump(_rounded({**one.settings, **place}), sort_keys=False, default_flow_style=None)
     return "\n".join(lines) + "\n" + text
 
 

@@ -11,7 +11,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,13 @@ class Table:
         return after
 
 
-def load_table(path: str, prefix: str = "", devices: Sequence[int] | None = None, read_noise: float = 0.0) -> Table:
+def load_table(
+    path: str,
+    prefix: str = "",
+    devices: Sequence[int] | None = None,
+    read_noise: float = 0.0,
+    stuck: Stuck | None = None,
+) -> Table:
     """A cell from an .npz file of look-up tables.
 
     Args:
@@ -132,6 +138,7 @@ def load_table(path: str, prefix: str = "", devices: Sequence[int] | None = None
         prefix: what the names of the arrays begin with.
         devices: which of the n devices to copy; None is all.
         read_noise: noise of a reading, in the unit of the file.
+        stuck: devices that never move; None is none.
 
     Raises:
         DataError: the file cannot be read, or an array is missing or of the wrong shape.
@@ -153,41 +160,91 @@ def load_table(path: str, prefix: str = "", devices: Sequence[int] | None = None
     if down.shape != up.shape:
         raise DataError(f"look-up table {path}: dg_down has the shape {down.shape}, dg_up {up.shape}; both need one")
     chosen = slice(None) if devices is None else list(devices)
-    return Table(g[chosen], cdf, np.stack([down[chosen], up[chosen]]), read_noise=read_noise)
+    return Table(g[chosen], cdf, np.stack([down[chosen], up[chosen]]), read_noise=read_noise, stuck=stuck)
+
+
+def save_table(path: Path, table: Table) -> None:
+    """Write the file that `load_table` reads; its noise of a reading and its stuck devices are not in it."""
+    down, up = table.change.astype(np.float32)
+    made = io.BytesIO()
+    np.savez_compressed(made, g=table.g, cdf=table.cdf, dg_down=down, dg_up=up)
+    path.write_bytes(made.getvalue())
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """A cell whose devices copy those of some tables with the same probabilities and as many nodes."""
+    first = tables[0]
+    return replace(
+        first,
+        g=np.concatenate([each.g for each in tables]),
+        change=np.concatenate([each.change for each in tables], axis=1),
+    )
 
 
 def table_from_traces(
-    up: Sequence[Array], down: Sequence[Array], nodes: int = 25, quantiles: int = 51, neighbours: int = 20
+    up: Sequence[Array],
+    down: Sequence[Array],
+    nodes: int = 25,
+    quantiles: int = 51,
+    neighbours: int = 20,
+    read_noise: float = 0.0,
 ) -> Table:
     """A cell of one device from conductances read after every pulse.
-
-    The change at a node is what the nearest measured pulses of that direction did, at its quantiles.
 
     Args:
         up: traces under pulses up, each (pulses,), in any unit.
         down: traces under pulses down.
+        nodes: see `table_from_steps`, with the others.
+
+    Raises:
+        DataError: there are fewer pulses than `neighbours`.
+    """
+    ways = np.concatenate([np.full(len(trace) - 1, way) for way, traces in ((1, up), (0, down)) for trace in traces])
+    before, after = (np.concatenate([trace[part] for trace in (*up, *down)]) for part in (slice(-1), slice(1, None)))
+    return table_from_steps(before, after, ways > 0, nodes, quantiles, neighbours, read_noise)
+
+
+def table_from_steps(
+    before: Array,
+    after: Array,
+    up: Array,
+    nodes: int = 25,
+    quantiles: int = 51,
+    neighbours: int = 20,
+    read_noise: float = 0.0,
+) -> Table:
+    """A cell of one device from conductances read before and after single pulses.
+
+    The change at a node is what the nearest measured pulses of that direction did, at its quantiles.
+
+    Args:
+        before: conductances (n,), in any unit.
+        after: one pulse later, (n,).
+        up: whether the pulse led up, (n,).
         nodes: conductances of the table, j.
         quantiles: probabilities of the table, q.
         neighbours: pulses that make a distribution; more make it smoother, and blur how it hangs on conductance.
+        read_noise: standard deviation of a reading; what it adds to the spread of the changes is taken off.
 
     Raises:
         DataError: there are fewer pulses than `neighbours`.
     """
     for name, value, least in (("nodes", nodes, 2), ("quantiles", quantiles, 2), ("neighbours", neighbours, 1)):
         checks.whole(f"cell.{name}", value, least)
-    ends = [limit(trace) for trace in (*up, *down) for limit in (np.min, np.max)]
-    g, cdf = np.linspace(min(ends), max(ends), nodes), np.linspace(0, 1, quantiles)
+    ends = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
+    g, cdf = np.linspace(*ends, nodes), np.linspace(0, 1, quantiles)
     change = np.empty((2, 1, quantiles, nodes))
-    for row, (name, traces) in enumerate((("down", down), ("up", up))):
-        before = np.concatenate([trace[:-1] for trace in traces])
-        steps = np.concatenate([np.diff(trace) for trace in traces])
-        if len(steps) < neighbours:
+    for row, (name, way) in enumerate((("down", ~up), ("up", up))):
+        start, step = before[way], after[way] - before[way]
+        if len(step) < neighbours:
             raise DataError(
-                f"look-up table: {len(steps)} pulses {name} were measured; neighbours={neighbours} needs more"
+                f"look-up table: {len(step)} pulses {name} were measured; neighbours={neighbours} needs more"
             )
-        nearest = np.argsort(np.abs(before - g[:, None]), axis=1, kind="stable")[:, :neighbours]
-        change[row, 0] = np.quantile(steps[nearest], cdf, axis=1)
-    return Table(g[None], cdf, change)
+        near = step[np.argsort(np.abs(start - g[:, None]), axis=1, kind="stable")[:, :neighbours]]
+        middle, spread = near.mean(axis=1, keepdims=True), near.var(axis=1, keepdims=True)
+        own = np.sqrt(np.maximum(1 - 2 * read_noise**2 / np.maximum(spread, 1e-300), 0.0))
+        change[row, 0] = np.quantile(middle + own * (near - middle), cdf, axis=1)
+    return Table(g[None], cdf, change, read_noise=read_noise)
 
 
 def _place(place: Array, count: int) -> tuple[Array, Array]:

@@ -61,7 +61,7 @@ def test_the_law_is_told(name):
     cell = Pulsed(law=LAWS[name], dw_min=0.02, w_max=1.0, w_min=-1.0, dw_min_std=0.1, dw_min_dtod=0.1)
     fit = pulses.fit(trains(cell, size=8), 0.95)
     assert fit.name == name
-    again = config.build(pulses.cell(fit, (np.full(8, -1.0), np.full(8, 1.0)), 0.0, 0.95))
+    again = config.build(pulses.cell(fit, (np.full(8, -1.0), np.full(8, 1.0)), 0.95))
     places = np.linspace(-0.8, 0.8, 9)
     nominal = [one.nominal().fabricate(np.array(0, np.uint32), 9).constants for one in (cell, again)]
     for way in (True, False):
@@ -144,7 +144,7 @@ def test_pulses_of_one_direction_make_no_cell():
     fit = pulses.fit(trains(Pulsed(law=ConstantStep(), dw_min=0.02, w_max=1.0, w_min=-1.0), 3, 40), 0.95, ["constant"])
     fit.constants["down"] *= -1
     with pytest.raises(ConfigError, match="no cell is made of these readings"):
-        pulses.cell(fit, (np.zeros(3), np.ones(3)), 0.0, 0.95)
+        pulses.cell(fit, (np.zeros(3), np.ones(3)), 0.95)
 
 
 def test_conductances_far_from_zero(tmp_path):
