@@ -2,12 +2,14 @@
 
     python benchmarks/characterise.py recovery [values|decay|pulses] [--chips 100] [--seed 0]
     python benchmarks/characterise.py settings [--chips 10]
+    python benchmarks/characterise.py presets
     python benchmarks/characterise.py measured FOLDER        needs the measured devices, in the folder HWTRAIN_DATA
 
 `recovery`: imperfections are planted in simulated chips, and the intervals counted that hold them. `settings`:
 measurements until a cost is reached, with the settings that each chip's own readings recommend and with those of the
-front door. `measured`: cells fitted to one half of measured devices, ramps or readings, beside the other half, in
-numbers and, in FOLDER, drawn.
+front door. `presets`: a cell fitted to every published one that is pulsed, put through the same trains. `measured`:
+cells fitted to one half of measured devices, ramps or readings, beside the other half, in numbers and, in FOLDER,
+drawn.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 from scipy.stats import binom
 
 from hwtrain import config, draws, svg
@@ -54,7 +57,7 @@ COST, LEVEL = MeanSquaredError(), 0.95
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["recovery", "settings", "measured"])
+    parser.add_argument("what", choices=["recovery", "settings", "presets", "measured"])
     parser.add_argument("which", nargs="?", help="of recovery: values, decay or pulses; of measured: the folder")
     parser.add_argument("--chips", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -64,6 +67,8 @@ def main() -> None:
             recovery(name, given.chips or 100, given.seed)
     elif given.what == "settings":
         settings(given.chips or 10)
+    elif given.what == "presets":
+        presets(given.seed)
     else:
         measured(Path(given.which or "measured"))
 
@@ -273,6 +278,25 @@ def reached(device: Simulated, task: Task, algorithm: MGD, seed: int, most: int,
 
 def _count(measurements: float, most: int) -> str:
     return f"{measurements:,.0f}".replace(",", " ") if math.isfinite(measurements) else f"not in {most}"
+
+
+# Published cells
+
+
+def presets(seed: int) -> None:
+    """Of every preset that is pulsed, by which law its readings are fitted, and how far that cell is from them."""
+    planted = Planted((6, 4, 3), {}, {}, writes=8000)
+    print("| preset | its law | fitted | mean level off, of the range | by chance |\n|---|---|---|---|---|")
+    for path in sorted((config.conf_dir() / "device" / "cell").glob("*.yaml")):
+        settings = OmegaConf.load(path)
+        if settings["_target_"] != f"{Pulsed.__module__}.{Pulsed.__name__}":
+            continue
+        cell = config.build(settings)
+        device = Simulated(mlp(list(planted.sizes)), COST, cell=cell, seed=seed)
+        (found,) = characterised(device, made_up(6, 3), planted, seed)
+        off, chance = found["cell_residual"].value, found["cell_chance"].value
+        law = type(cell.law).__name__
+        print(f"| {path.stem} | {law} | {found['cell'].verdict} | {off:.1%} | {chance:.1%} |", flush=True)
 
 
 # Measured devices

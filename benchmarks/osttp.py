@@ -113,7 +113,7 @@ def digits(eta: float) -> dict[str, Row]:
     }
     table = {name: Row(own[name].algorithm, other) for name, other in others.items()}
     table["frozen wide"] = Row(wide["frozen"].algorithm, ".897")
-    for name in ("osttp centred", "local"):
+    for name in ("bptt", "eprop", "osttp centred", "local"):
         table[f"{name} wide"] = Row(wide[name].algorithm)
     return table
 

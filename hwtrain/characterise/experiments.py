@@ -49,8 +49,7 @@ GROUP = 8  # parameters written one at a time between two looks at where they st
 LADDER = 6  # amplitudes, each half the one before
 TRAIN = 100  # readings of a train of pulses, about
 WINDOWS = 1.5  # how far a train would go, were its steps those of the spec [ranges]
-FEW = 4  # pulses that cross the range, down to which a table may be wanted in place of a law
-WANDER = 4000  # most pulses that turn back at random
+WANDER = 3000  # most pulses that turn back at random
 NUMBERS = 1_000_000  # most that are read under pulses, all parameters together
 
 
@@ -481,7 +480,7 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
             break
         found.append(levels[..., None, :, :])
     _keep(done, "trains", found, -3, block=block, ups=np.arange(len(found)) % 2 == 0)
-    if len(crossings) == 2 and min(crossings) <= FEW:
+    if len(crossings) == 2 and block == 1:
         left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
         _wander(bench, ground, done, (crossings[0], crossings[1]), min(*left, NUMBERS // (4 * spec.size), WANDER))
 

@@ -123,7 +123,8 @@ class Fit:
     """A law fitted to every parameter.
 
     Args:
-        name: of the family, or "piecewise".
+        name: of the law.
+        family: by whose fit it was found.
         constants: of each parameter by name, (d,).
         errors: standard errors of the same.
         noise: of a pulse, over the step.
@@ -138,6 +139,7 @@ class Fit:
     """
 
     name: str
+    family: str
     constants: dict[str, Array]
     errors: dict[str, Array]
     noise: Interval
@@ -150,7 +152,10 @@ class Fit:
     ahead: Callable[[Trains], tuple[Array, Array]] = field(repr=False)
 
 
-def fit(trains: Trains, level: float, families: Sequence[str] = (*FAMILIES, "piecewise")) -> Fit:
+ALL = (*FAMILIES, "piecewise")
+
+
+def fit(trains: Trains, level: float, families: Sequence[str] = ALL) -> Fit:
     """The likeliest of some families of laws.
 
     Args:
@@ -246,7 +251,8 @@ def _memory(levels: Array) -> Array:
     left = levels - levels.mean(axis=-1, keepdims=True)
     left = left - (left @ at)[..., None] * at / (at @ at)
     both, square = (left[..., 1:] * left[..., :-1]).sum(axis=(-2, -1)), (left**2).sum(axis=(-2, -1))
-    found: Array = both / np.maximum(square, 1e-300)
+    rounding = 1e-18 * (levels**2).sum(axis=(-2, -1))
+    found: Array = both / np.maximum(square, np.maximum(rounding, 1e-300))
     return found
 
 
@@ -327,7 +333,7 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
         while likelihood - likely(most) < chi2.ppf(level, 1) / 2:
             most += math.log(2)
         write = Interval(0.0, 0.0, math.exp(most))
-    return Fit(name, fitted, wrong, pulse, write, kind, low, high, float(likelihood - penalty), curve, ahead)
+    return Fit(name, name, fitted, wrong, pulse, write, kind, low, high, float(likelihood - penalty), curve, ahead)
 
 
 def _likelihood(apart: Array, wide: Array) -> Array:
@@ -370,7 +376,8 @@ def _scored(
         one = (slope / np.sqrt(total)).reshape(q + 2, d, -1)
         two = (widening / math.sqrt(2)).reshape(q + 2, d, -1)
         information = np.einsum("adn,bdn->dab", one, one) + np.einsum("adn,bdn->dab", two, two)
-        own = information[:, :q, :q] + 1e-12 * np.eye(q)
+        own = information[:, :q, :q]
+        own = own + (1e-12 + 1e-10 * np.diagonal(own, axis1=1, axis2=2)[:, None, :]) * np.eye(q)
         score = (-off * slope / total + 0.5 * (off**2 / total - 1) * widening).sum(axis=(-2, -1)).T
         score = np.where(np.isfinite(score), score, 0.0)
         damped = own + damping[:, None, None] * np.eye(q) * np.diagonal(own, axis1=1, axis2=2)[:, None, :]
@@ -489,6 +496,17 @@ def symmetry(found: Fit, low: Array, high: Array) -> Array:
 
 def steps(found: Fit) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Step up and step down of every parameter, (d,), each with its error: at level 0, or of nodes the mean."""
+    if found.name != "power":
+        return scales(found)
+    parts = []
+    for way in ("up", "down"):
+        there = found.step(np.zeros((len(found.low), 1)), np.array(way == "up"))[:, 0]
+        parts.append((there, found.errors[way] * there / found.constants[way]))
+    return parts[0], parts[1]
+
+
+def scales(found: Fit) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """What the law multiplies, up and down, of every parameter, (d,), each with its error; of nodes the mean."""
     if found.name != "piecewise":
         return (found.constants["up"], found.errors["up"]), (found.constants["down"], found.errors["down"])
     parts = []
@@ -515,7 +533,8 @@ def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
 
     Args:
         found: the fit.
-        seen: lowest and highest level of every parameter, (d,) each, for bounds that were not reached.
+        seen: lowest and highest level of every parameter, (d,) each; the farthest of all are bounds that were not
+            reached.
         level: of the intervals by which a spread counts as seen.
     """
 
@@ -523,7 +542,7 @@ def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
         wide = estimates.spread([(values / unit, errors / abs(unit))], level) if values.size > 2 else Interval(0, 0, 0)
         return wide.value if wide.is_seen else 0.0
 
-    (ups, up_errors), (downs, down_errors) = steps(found)
+    (ups, up_errors), (downs, down_errors) = scales(found)
     law: dict[str, Any] = {"_target_": f"hwtrain.sim.laws.{_LAWS[found.name]}"}
     up, down = float(ups.mean()), float(downs.mean())
     if min(up, down) <= 0:
@@ -532,7 +551,8 @@ def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
     for name, end, fallback in (("w_min", found.low, seen[0]), ("w_max", found.high, seen[1])):
         inside = np.isfinite(end)
         values = np.where(inside, end, fallback)
-        middle = float(np.median(values))
+        farthest = values.min() if name == "w_min" else values.max()
+        middle = float(np.median(values[inside]) if inside.mean() > 0.5 else farthest)
         bounds[name] = middle
         own = found.errors.get("low" if name == "w_min" else "high", np.zeros(values.shape))
         bounds[f"{name}_dtod"] = spread(values[inside], own[inside], middle) if inside.mean() > 0.5 else 0.0

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from hwtrain import config
 from hwtrain.characterise import estimates, pulses
+from hwtrain.characterise.cells import Like, Place, Seen, nearest, with_stuck
 from hwtrain.characterise.chip import Chip, Finding, percent, stated
 from hwtrain.characterise.estimates import Interval
 from hwtrain.characterise.pulses import Fit, Trains
-from hwtrain.characterise.replay import residual, table
 from hwtrain.core import Array
-from hwtrain.errors import ConfigError
 
 MOST = 96  # parameters that are fitted
-WRONG = 0.05  # of the range; a cell whose mean levels are farther off than this is none
 AWAY = 0.1  # share of parameters that never come to level 0, from which on each has a level 0 of its own
 
 
@@ -42,17 +38,13 @@ def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     away = np.mean((low > 0) | (high < 0)) > AWAY  # windows of their own, so each is seen from its middle
     offset = (low + high) / 2 if away else np.zeros(len(low))
     trains = replace(trains, levels=trains.levels - offset[:, None, None])
-    fit = pulses.fit(trains, level)
-    share = result[1].estimate
-    stuck = share.value if share is not None and share.is_seen else 0.0
-    places = offset, middle, unit
     moved = chosen[moves]
     read = np.moveaxis(chip.data["trains"], -1, 0)[moved]
-    walks = None
-    if "wander" in chip.data:
-        walks = chip.data["wander"].T[moved], chip.data["ways"].T[moved]
-    cell = _cell(fit, trains, *places, stuck, read, walks, reading, chip)
-    return [*result, *_numbers(fit, trains, *places, chip), *cell]
+    walks = (chip.data["wander"].T[moved], chip.data["ways"].T[moved]) if "wander" in chip.data else None
+    like = nearest(Seen(trains, Place(offset, middle, unit), read, walks, reading.value), level)
+    share = result[1].estimate
+    stuck = share.value if share is not None and share.is_seen else 0.0
+    return [*result, *_numbers(like.fit, trains, offset, middle, unit, chip), *_cell(like, stuck, len(moved))]
 
 
 def scale(low: float, high: float) -> tuple[float, float]:
@@ -75,8 +67,8 @@ def _reading(chip: Chip) -> Interval:
     still = chip.data.get("still")
     if still is None or len(still) < 2:
         return Interval(0.0, 0.0, math.inf)
-    freedom = (len(still) - 1) * still.shape[1]
-    return estimates.deviation(float(((still - still.mean(axis=0)) ** 2).sum()), freedom, chip.level)
+    freedom, away = (len(still) - 1) * still.shape[1], still - still[0]  # so that what repeats exactly is exactly 0
+    return estimates.deviation(float(((away - away.mean(axis=0)) ** 2).sum()), freedom, chip.level)
 
 
 def _read(reading: Interval, chip: Chip) -> Finding:
@@ -145,56 +137,18 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
     return result
 
 
-def _cell(
-    fit: Fit,
-    trains: Trains,
-    offset: Array,
-    middle: float,
-    unit: float,
-    stuck: float,
-    read: Array,
-    walks: tuple[Array, Array] | None,
-    reading: Interval,
-    chip: Chip,
-) -> list[Finding]:
-    """A cell of the law; of a table where no law comes where the readings came, and pulses turned back at random."""
-    many, share = len(trains.levels), {"_target_": "hwtrain.sim.cells.Stuck", "anywhere": stuck}
-    beside = {"stuck": share} if stuck else {}
-    try:
-        settings = _settings(fit, trains, offset, middle, unit, chip.level)
-        off = residual(config.build(dict(settings)), read, trains.block)
-        refused = ""
-    except ConfigError as error:
-        settings, off, refused = {}, math.inf, f"{error}.".capitalize()
-    says = f"The steps are {'piecewise linear' if fit.name == 'piecewise' else f'those of the {fit.name} law'}."
-    found = Finding("cell", says, verdict=fit.name, basis=many, settings=_with(settings, beside))
-    if off > WRONG and walks is not None:
-        copied = table(read, *walks, reading.value)
-        if (again := residual(copied, read, 1)) < off / 2:
-            why = refused or f"No law describes the steps: the nearest, {fit.name}, is {off:.1%} of the range off."
-            says = f"{why} They are drawn from a table."
-            settings = {"_target_": "hwtrain.sim.tables.load_table", "read_noise": reading.value, **beside}
-            found, off = Finding("cell", says, verdict="table", basis=many, settings=settings, table=copied), again
-    if math.isinf(off):
-        return [Finding("cell", refused, verdict="none", basis=many)]
-    says = f"Simulated again, the mean level is {off:.1%} of the range off."
-    return [found, Finding("cell_residual", says, Interval(off, off, off), "of the range", basis=read.size)]
-
-
-def _with(settings: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a cell with more of them, where it stands in another one too."""
-    if "cell" in settings:
-        return {**settings, "cell": {**settings["cell"], **beside}}
-    return {**settings, **beside}
-
-
-def _settings(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float, level: float) -> dict[str, Any]:
-    settings: dict[str, Any] = pulses.cell(fit, pulses.reached(trains), level)
-    settings["read_noise"] = trains.read_noise
-    if offset.any():
-        reference = {"mean": -float(offset.mean()), "std": float(offset.std())}
-        settings["reference"] = {"_target_": "hwtrain.sim.pulsed.Reference", **reference}
-    if (middle, unit) != (0.0, 1.0):
-        low, high = (middle + unit * (settings[end] + float(offset.mean())) for end in ("w_min", "w_max"))
-        settings = {"_target_": "hwtrain.sim.composite.Scaled", "cell": settings, "low": low, "high": high}
-    return settings
+def _cell(like: Like, stuck: float, basis: int) -> list[Finding]:
+    name = like.fit.name
+    if math.isinf(like.off):
+        return [Finding("cell", f"{like.why}.".capitalize(), verdict="none", basis=basis)]
+    says = f"The steps are {'piecewise linear' if name == 'piecewise' else f'those of the {name} law'}."
+    if like.table is not None:
+        says, name = "No law describes the steps; they are drawn from a table.", "table"
+    settings = with_stuck(like.settings, stuck)
+    result = [Finding("cell", says, verdict=name, basis=basis, settings=settings, table=like.table)]
+    off = f"Simulated again, its mean level is {like.off:.1%} of the range off"
+    by_chance = f"As many other parameters would be {like.chance:.1%} off, by how parameters differ."
+    for name, says, value in (("cell_residual", f"{off}.", like.off), ("cell_chance", by_chance, like.chance)):
+        if math.isfinite(value):
+            result.append(Finding(name, says, Interval(value, value, value), "of the range", basis=basis))
+    return result

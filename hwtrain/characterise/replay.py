@@ -15,7 +15,7 @@ WARM = 2  # trains at first that depend on where devices began
 TRAINS = 4  # that are compared
 
 
-def residual(cell: Cell, levels: Array, block: int) -> float:
+def residual(cell: Cell, levels: Array, block: int) -> tuple[float, float]:
     """How far mean levels of a cell are from those that were read, over the mean range of a parameter.
 
     Args:
@@ -24,13 +24,15 @@ def residual(cell: Cell, levels: Array, block: int) -> float:
         block: pulses from one reading to the next.
 
     Returns:
-        The root mean square over the readings of a train up and of a train down.
+        The root mean square over the readings of a train up and of a train down; and the one that is to be expected
+        when as many parameters are drawn again, from how they differ.
     """
-    again = played(cell, levels.shape[-1] - 1, block)
-    kept = levels[:, min(WARM, levels.shape[1] - 2) :]
-    apart = _means(again) - _means(kept)
+    kept = levels[:, WARM : WARM + TRAINS] if levels.shape[1] >= WARM + 2 else levels
+    again = played(cell, levels.shape[-1] - 1, block)[:, : kept.shape[1]]
+    apart = _means(again).mean(axis=0) - _means(kept).mean(axis=0)
+    errors = _means(kept).var(axis=0, ddof=1) / len(kept) if len(kept) > 1 else np.full(apart.shape, np.inf)
     span = np.ptp(kept.reshape(len(kept), -1), axis=-1).mean()
-    return float(math.sqrt((apart**2).mean()) / span)
+    return float(math.sqrt((apart**2).mean()) / span), float(math.sqrt(errors.mean()) / span)
 
 
 def played(cell: Cell, count: int, block: int, size: int = DEVICES) -> Array:
@@ -70,5 +72,5 @@ def table(levels: Array, wander: Array, ways: Array, read_noise: float) -> Table
 
 
 def _means(levels: Array) -> Array:
-    """Of all parameters and of trains alike, (2, n + 1)."""
-    return np.stack([levels[:, way::2].mean(axis=(0, 1)) for way in (0, 1)])
+    """Of trains alike, (d, 2, n + 1)."""
+    return np.stack([levels[:, way::2].mean(axis=1) for way in (0, 1)], axis=1)

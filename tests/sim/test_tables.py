@@ -8,7 +8,7 @@ import pytest
 
 from hwtrain.errors import ConfigError, DataError
 from hwtrain.sim.cells import Stuck
-from hwtrain.sim.tables import Table, load_table, table_from_traces
+from hwtrain.sim.tables import Table, joined, load_table, save_table, table_from_steps, table_from_traces
 from tests.sim.presets import array, pulsed
 
 DATA = Path(os.environ.get("HWTRAIN_DATA", "data")) / "devices"
@@ -71,6 +71,35 @@ class TestTable:
         up = 0.1 * 0.125 + 0.4 * 0.175 + 0.5 * 0.25
         down = 2.0 * (0.1 * 0.045 + 0.4 * 0.03 + 0.5 * 0.015)
         assert made().step == pytest.approx(1.5 * (up + down) / 2)
+
+
+def test_saved_and_loaded(tmp_path):
+    one = made()
+    save_table(tmp_path / "table.npz", one)
+    again = load_table(str(tmp_path / "table.npz"), read_noise=0.5, stuck=Stuck(anywhere=0.1))
+    assert np.array_equal(again.g, one.g)
+    assert again.change == pytest.approx(one.change, rel=1e-6)
+    assert (again.read_noise, again.stuck) == (0.5, Stuck(anywhere=0.1))
+
+
+def test_joined_tables_copy_the_devices_of_all():
+    both = joined([made(), made()])
+    assert np.array_equal(both.g, np.concatenate([made().g] * 2))
+    assert np.array_equal(both.change[:, 2:], made().change)
+
+
+def test_noise_of_reading_is_taken_off_the_steps():
+    rng, held = np.random.default_rng(1), [1.0]
+    for _ in range(6000):
+        held.append(min(max(held[-1] + rng.choice([-1, 1]) * 0.1 * (1 + 0.2 * rng.standard_normal()), 0.0), 2.0))
+    held = np.array(held)
+    up, read = np.diff(held) > 0, held + 0.03 * rng.standard_normal(held.size)
+    spreads = [
+        table_from_steps(read[:-1], read[1:], up, nodes=5, neighbours=500, read_noise=noise).change[:, 0, :, 2].std(1)
+        for noise in (0.0, 0.03)
+    ]
+    assert spreads[0] == pytest.approx(np.hypot(0.02, 0.03 * np.sqrt(2)), rel=0.1)
+    assert spreads[1] == pytest.approx(0.02, rel=0.25)
 
 
 class TestTraces:

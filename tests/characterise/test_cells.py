@@ -1,0 +1,136 @@
+"""The cell that characterising hands back comes where the readings came; where no law does, a table."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hwtrain.characterise import cells, pulses, replay
+from hwtrain.characterise.cells import Place, Seen
+from hwtrain.characterise.pulses import Trains
+from hwtrain.devices.simulated import Simulated
+from hwtrain.sim.laws import ConstantStep, LinearStep, SoftBounds
+from hwtrain.sim.networks import mlp
+from hwtrain.sim.pulsed import Pulsed
+from hwtrain.sim.tables import Table, load_table, save_table
+from tests.characterise.benches import COST, concluded, measured
+
+DATA = Path(os.environ.get("HWTRAIN_DATA", "data")) / "devices"
+MEASURED = pytest.mark.skipif(not DATA.is_dir(), reason="measured tables are not here; HWTRAIN_DATA names their folder")
+CAPACITOR = Pulsed(
+    law=LinearStep(gamma_up=0.05, gamma_down=0.05), dw_min=0.02, dw_min_std=0.3, dw_min_dtod=0.1, w_max=1.0, w_min=-1.0,
+    w_max_dtod=0.07, w_min_dtod=0.07,
+)  # fmt: skip
+
+
+def jumping():
+    """Three devices of which a pulse up goes all the way from below the middle; down they creep, and then fall."""
+    g = np.linspace(0.0, 1.0, 21)
+    shares = np.array([0.1, 0.4, 0.8, 0.9, 0.99])[:, None]
+    up, down = shares * np.where(g < 0.55, 1 - g, 0.1 * (1 - g)), -shares * np.where(g < 0.55, g, 0.06)
+    return Table(np.stack([g, g + 0.1, g + 0.2]), np.linspace(0, 1, 5), np.stack([[down] * 3, [up] * 3]), unit="")
+
+
+def seen(cell, count, block=1):
+    """Trains of simulated devices, read without noise."""
+    levels = replay.played(cell, count, block, 24)
+    trains = Trains(levels, np.arange(levels.shape[1]) % 2 == 0, block)
+    return Seen(trains, Place(np.zeros(len(levels)), 0.0, 1.0), levels, None, 0.0)
+
+
+def test_a_cell_is_like_itself_and_unlike_another():
+    cell = Pulsed(law=SoftBounds(), dw_min=0.05, dw_min_std=0.3, w_max=1.0, w_min=-1.0, w_max_dtod=0.1, w_min_dtod=0.1)
+    levels = replay.played(cell, 60, 1, 100)
+    off, chance = replay.residual(cell, levels, 1)
+    assert off < 3 * chance < 0.03
+    assert replay.residual(Pulsed(law=ConstantStep(), dw_min=0.05, w_max=1.0, w_min=-1.0), levels, 1)[0] > 0.1
+
+
+def test_the_expected_difference_is_that_of_populations():
+    cell = Pulsed(law=SoftBounds(), dw_min=0.1, w_max=1.0, w_min=-1.0, w_max_dtod=0.3, w_min_dtod=0.3, dw_min_dtod=0.3)
+    levels = replay.played(cell, 40, 1, 3200).reshape(100, 32, 4, 41)
+    off = [replay.residual(cell, part, 1)[0] for part in levels]
+    chance = [replay.residual(cell, part, 1)[1] for part in levels]
+    assert np.sqrt(np.mean(np.square(off))) == pytest.approx(np.mean(chance), rel=0.25)
+
+
+def test_bounds_at_which_nothing_moves_at_all_are_seen():
+    """Levels that repeat to the last digit are no noise that holds them."""
+    low, high, _ = pulses._bounds(seen(CAPACITOR, 100, 2).trains)
+    assert np.isfinite(low).mean() > 0.9
+    assert np.isfinite(high).mean() > 0.9
+    like = cells.nearest(seen(CAPACITOR, 100, 2), 0.95)
+    assert like.is_like
+    assert like.settings["w_max"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_bound_that_was_not_reached_holds_nobody_back():
+    cell = Pulsed(law=ConstantStep(), dw_min=0.001, dw_min_dtod=0.3, w_max=1.0, w_min=-1.0)
+    one = seen(cell, 50, 2)
+    settings = cells.nearest(one, 0.95).settings
+    assert settings["w_max"] == one.read.max()
+    assert settings["w_min"] <= one.read.min() + 1e-12
+
+
+@pytest.fixture(scope="module")
+def jumper(tmp_path_factory):
+    device = Simulated(mlp([3, 2]), COST, cell=jumping())
+    return measured(device, tmp_path_factory.mktemp("run"), 6000, 5000)[0]
+
+
+def test_where_no_law_leads_there_is_a_table(jumper):
+    (found,) = concluded(jumper)
+    assert found["cell"].verdict == "table"
+    assert found["cell_residual"].value < 0.03
+    for share in (0.25, 0.8):
+        steps = [
+            np.trapezoid(cell.change[..., round(share * (cell.g.shape[1] - 1))], cell.cdf).mean(axis=1)
+            for cell in (found["cell"].table, jumping())
+        ]
+        assert steps[0] == pytest.approx(steps[1], rel=0.2)
+    assert found["cell"].settings == {"_target_": "hwtrain.sim.tables.load_table", "read_noise": 0.0}
+
+
+def test_pulses_turn_back_at_random_and_by_the_seed(jumper, tmp_path):
+    ways, walk = jumper.each["ways"], jumper.each["wander"]
+    assert ways.shape == (len(walk) - 1, 8)
+    moved = np.diff(walk, axis=0)
+    assert (moved[ways] >= 0).all()
+    assert (moved[~ways] <= 0).all()
+    assert 0.2 < ways.mean() < 0.8
+    assert all(len(np.unique(ways[:100, [0, other]], axis=0)) > 2 for other in range(1, 8))
+    again, _ = measured(Simulated(mlp([3, 2]), COST, cell=jumping()), tmp_path, 6000, 5000)
+    assert np.array_equal(again.each["ways"], ways)
+
+
+def test_the_table_is_used_by_name(characterise, hwtrain, tmp_path):
+    save_table(tmp_path / "jumping.npz", jumping())
+    (tmp_path / "own/device/cell").mkdir(parents=True)
+    cell = {"_target_": "hwtrain.sim.tables.load_table", "path": str(tmp_path / "jumping.npz")}
+    (tmp_path / "own/device/cell/jumping.yaml").write_text(yaml.safe_dump(cell))
+    words = ["--config-dir", "own", "task=xor", "device=cells", "device/cell=jumping", "device.programming=null"]
+    small = ["characterise.measurements=4000", "characterise.pulses=3000", "hydra.run.dir=run"]
+    said = characterise(*words, *small)
+    assert said.code == 0, said.err
+    assert "No law describes the steps; they are drawn from a table." in said.out, said.out
+    line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
+    trained = hwtrain(*line.removeprefix("train the twin: python -m hwtrain ").split(), "budget.steps=20")
+    assert trained.code == 0, trained.err
+
+
+@MEASURED
+@pytest.mark.slow
+def test_measured_taox_is_simulated_again(tmp_path):
+    """Twelve measured devices are fitted; the twelve others, never used, are as far from the cell as from them."""
+    better = np.load(DATA / "taox_lut.npz")["medium_set"].tolist()
+    fitted, held_out = (load_table(str(DATA / "taox_lut.npz"), "", better[half::2]) for half in (0, 1))
+    device = Simulated(mlp([6, 8, 4]), COST, cell=fitted)
+    (found,) = concluded(measured(device, tmp_path, 20000, 8000)[0])
+    assert found["cell"].verdict == "table"
+    runs = [replay.played(cell, 100, 1) for cell in (fitted, held_out, found["cell"].table)]
+    curves = [(run - (run.max((1, 2)) + run.min((1, 2)))[:, None, None] / 2).mean(axis=0) for run in runs]
+    apart, own, other = (np.sqrt(((curves[a] - curves[b]) ** 2).mean()) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert own < apart / 2
+    assert other < 1.3 * apart
