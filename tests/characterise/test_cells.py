@@ -30,7 +30,9 @@ def jumping():
     g = np.linspace(0.0, 1.0, 21)
     shares = np.array([0.1, 0.4, 0.8, 0.9, 0.99])[:, None]
     up, down = shares * np.where(g < 0.55, 1 - g, 0.1 * (1 - g)), -shares * np.where(g < 0.55, g, 0.06)
-    return Table(np.stack([g, g + 0.1, g + 0.2]), np.linspace(0, 1, 5), np.stack([[down] * 3, [up] * 3]), unit="")
+    return Table(
+        np.stack([g - 0.5, g - 0.45, g - 0.4]), np.linspace(0, 1, 5), np.stack([[down] * 3, [up] * 3]), unit=""
+    )
 
 
 def seen(cell, count, block=1):
@@ -116,7 +118,12 @@ def test_the_table_is_used_by_name(characterise, hwtrain, tmp_path):
     assert said.code == 0, said.err
     assert "No law describes the steps; they are drawn from a table." in said.out, said.out
     line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
-    trained = hwtrain(*line.removeprefix("train the twin: python -m hwtrain ").split(), "budget.steps=20")
+    trained = hwtrain(
+        *line.removeprefix("train the twin: python -m hwtrain ").split(),
+        "budget.steps=20",
+        "algo.start.low=-0.3",
+        "algo.start.high=0.3",
+    )
     assert trained.code == 0, trained.err
 
 
