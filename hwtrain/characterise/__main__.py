@@ -16,7 +16,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from hwtrain import config
-from hwtrain.characterise import experiments, recommend, report, twin
+from hwtrain.characterise import experiments, recommend, replay, report, twin
 from hwtrain.characterise.bench import Bench, Interrupted
 from hwtrain.characterise.chip import Chip, Finding
 from hwtrain.characterise.experiments import Measured
@@ -169,7 +169,16 @@ def _document(
     advice: Sequence[Advice | None],
 ) -> dict[str, Any]:
     """All that was found, as JSON types."""
-    kept = {name: measured.each[name] for name in ("pairs", "outside") if name in measured.each}
+    probe_set: dict[str, Any] = {name: measured.each[name] for name in ("pairs", "outside") if name in measured.each}
+    probe_set["repeats"] = measured.common.get("paired")
+    if "trains" in measured.each:
+        levels = np.moveaxis(measured.each["trains"], -1, -3).reshape(-1, *_trains(measured))
+        probe_set["pulses"] = {
+            "trains": levels.shape[-2],
+            "readings": levels.shape[-1],
+            "block": measured.common["block"],
+            "profiles": [replay.profile(chip) for chip in levels],
+        }
     document: dict[str, Any] = {
         "schema": 1,
         "device": bench.device.to_json(),
@@ -179,10 +188,16 @@ def _document(
         "devices": [{name: _told(finding) for name, finding in traits.items()} for traits in found],
         "advice": [None if one is None else asdict(one) for one in advice],
         "skipped": measured.skipped,
-        "probe_set": {**kept, "repeats": measured.common.get("paired")},
+        "probe_set": probe_set,
     }
     plain: dict[str, Any] = to_json(document)
     return plain
+
+
+def _trains(measured: Measured) -> tuple[int, int, int]:
+    """Parameters, trains, and readings of one."""
+    j, n, p = measured.each["trains"].shape[-3:]
+    return p, j, n
 
 
 def _told(finding: Finding) -> dict[str, Any]:

@@ -466,7 +466,7 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
     spent = bench.spent
     crossings: list[int] = []
     if far <= min(TRAIN, most):  # a few pulses may do it all
-        both = [_pulsed(bench, "pilot", far, 1, up) for up in (True, False)]
+        both = [pulsed(bench, "pilot", far, 1, up) for up in (True, False)]
         seen = [levels for levels in both if levels is not None]
         crossings = [_crossing(levels, 0.5) for levels in seen]
         far = min(far, max(3 * max(_crossing(levels, 0.9) for levels in seen), 8))
@@ -476,7 +476,7 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
     many = min(left[0] // (count * block), left[1] // (count + 1), max(6 * TRAIN // count, 4)) // 2 * 2
     found: list[Array] = []
     for number in range(many):
-        if (levels := _pulsed(bench, "trains", count, block, number % 2 == 0)) is None:
+        if (levels := pulsed(bench, "trains", count, block, number % 2 == 0)) is None:
             break
         found.append(levels[..., None, :, :])
     _keep(done, "trains", found, -3, block=block, ups=np.arange(len(found)) % 2 == 0)
@@ -510,7 +510,7 @@ def _wander(bench: Bench, ground: Ground, done: Measured, crossings: tuple[int, 
     _keep(done, "ways", ways, -2)
 
 
-def _pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array | None:
+def pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array | None:
     """Levels before, between and after `count` blocks of pulses, (..., n + 1, p)."""
     each = np.full((*bench.spec.replicas, bench.spec.size), block if up else -block, np.int64)
     blocks: list[Command] = [Pulse(each), Read()] * count

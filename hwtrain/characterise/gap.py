@@ -1,9 +1,10 @@
 """How a device and its twin differ: `python -m hwtrain.characterise.gap RUN_FOLDER [RUN_FOLDER or DEVICE.yaml]`
 
-Both answer the same moves from the same point, on the same samples. Of a run folder the answers are on record; a YAML
-file of a device is built and asked now. One folder is compared with the twin that was fitted to it. A simulated twin is
-made eight times over, since it has the device's spreads and not its parameters one by one: the device should be no
-further from them than each of them is from the others.
+Both answer the same moves from the same point, on the same samples; devices that take pulses are both read under the
+same trains of them. Of a run folder the answers are on record; a YAML file of a device, or of a cell in a folder named
+cell, is built and asked now. One folder is compared with the twin that was fitted to it. A simulated twin is made eight
+times over, since it has the device's spreads and not its parameters one by one: the device should be no further from
+them than each of them is from the others.
 
 Exit codes: 0 written, 2 something the user can mend.
 """
@@ -14,7 +15,7 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hwtrain import config
-from hwtrain.characterise import experiments, report
+from hwtrain.characterise import experiments, replay, report
 from hwtrain.characterise.bench import Bench
 from hwtrain.characterise.experiments import SHARES, Measured
 from hwtrain.characterise.settings import Settings
-from hwtrain.core import Array
+from hwtrain.core import Array, Can
 from hwtrain.errors import ConfigError, HwtrainError, RecordError
 from hwtrain.recorder import read_document
 from hwtrain.report import pages
@@ -45,15 +46,13 @@ class Answers:
 
     Args:
         name: of the device.
-        rest: cost without a move, (c,) for c devices.
-        moved: change of the cost by each write, (c, j).
-        outputs: after each write, (c, j, n); n is 0 where they are not offered.
+        asked: the probe set, in words.
+        each: of every kind of answer all there are, (c, n) for c devices.
     """
 
     name: str
-    rest: Array
-    moved: Array
-    outputs: Array
+    asked: str
+    each: Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _settings(given.device)
         own: Settings = config.build(settings.characterise)
         one = recorded(given.device)
-        twin = given.twin or given.device / "device" / f"{own.name}.yaml"
-        other = recorded(twin) if twin.is_dir() else asked(twin, settings, own)
+        cell = given.device / "device" / "cell" / f"{own.name}.yaml"
+        twin = given.twin or (cell if cell.exists() else given.device / "device" / f"{own.name}.yaml")
+        pulses = read_document(given.device / "characterisation.json")["probe_set"].get("pulses")
+        other = recorded(twin) if twin.is_dir() else asked(twin, settings, own, pulses)
         found = compare(one, other)
         page = pages.save(given.output or given.device / "gap.html", _page(one, other, found))
         print(f"{one.name} and {other.name}")
@@ -121,37 +122,46 @@ def recorded(folder: Path) -> Answers:
         RecordError: it holds none.
     """
     document = read_document(folder / "characterisation.json")
-    kept = document["probe_set"]
+    kept, name = document["probe_set"], f"{document['device']['name']} of {folder.name}"
+    if "pulses" in kept:
+        return _of_pulses(name, kept["pulses"], kept["pulses"]["profiles"])
     if "pairs" not in kept:
-        if "PULSE" in document["device"]["can"]:
-            raise RecordError(
-                f"{folder} is of a device that takes pulses, and moves cannot be asked of it. Characterise it and its "
-                "twin through the same scheme: device.programming=write_verify"
-            )
         raise RecordError(f"{folder} holds no answers to the probe set: its budget was too small. Measure it again")
-    return _answers(f"{document['device']['name']} of {folder.name}", kept["pairs"], kept.get("outside", []))
+    return _answers(name, kept["pairs"], kept.get("outside", []))
 
 
-def asked(path: Path, settings: DictConfig, own: Settings) -> Answers:
+def asked(path: Path, settings: DictConfig, own: Settings, pulses: Mapping[str, Any] | None = None) -> Answers:
     """The answers of a device that a YAML file describes, to the probe set of a run.
 
     Args:
         path: of the file; `defaults` in it are looked for beside it and in our own folder.
         settings: of the run, which name network, cost and task.
         own: budget and limits of the run.
+        pulses: its trains of them, of a device that takes them.
 
     Raises:
         ConfigError: the file is missing, or describes no device that fits.
     """
-    node = OmegaConf.merge(_device(path), {"network": settings.network, "cost": settings.cost})
+    node = OmegaConf.merge(
+        _cells(path) if path.parent.name == "cell" else _device(path),
+        {"network": settings.network, "cost": settings.cost},
+    )
     twins = TWINS if "chips" in node and node.chips is None else None
     device = config.build(node, chips=twins) if twins else config.build(node)
     start = config.build(settings.algo.start) if "start" in settings.algo else None
     task = config.build(settings.task)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            budget = own.measurements, own.writes, own.low, own.high, 0.0
-            with Bench(device, Path(folder), *budget) as bench:
+            most = own.writes if pulses is None else own.pulses
+            with Bench(device, Path(folder), own.measurements, most, own.low, own.high, 0.0) as bench:
+                if (pulses is not None) != (Can.PULSE in bench.spec.can):
+                    takes = "takes no pulses" if pulses else "takes nothing but pulses"
+                    raise ConfigError(
+                        f"{path}: {bench.spec.name!r} {takes}, and "
+                        "the device of the run is otherwise. Set programming in the file, or name another."
+                    )
+                if pulses is not None:
+                    return _of_pulses(path.stem, pulses, _pulsed(bench, pulses))
                 seeds = np.full(bench.spec.replicas, settings.seed, np.uint32)
                 done = Measured(experiments.grounded(bench, task, start, seeds))
                 share = (int(part * most) for part, most in zip(SHARES[experiments.pairs], bench.most, strict=True))
@@ -167,19 +177,13 @@ def compare(one: Answers, other: Answers) -> list[Difference]:
     Raises:
         ConfigError: they did not answer the same probe set.
     """
-    if one.moved.shape[1] != other.moved.shape[1]:
+    if one.asked != other.asked:
         raise ConfigError(
-            f"{one.name} answered {one.moved.shape[1]} moves and {other.name} {other.moved.shape[1]}: measure both "
-            "with the same characterise.measurements and characterise.writes."
+            f"{one.name} answered {one.asked} and {other.name} {other.asked}: measure both with the same "
+            "characterise.measurements, characterise.writes and characterise.pulses."
         )
-    found = [
-        _difference("Cost without a move", one.rest[:1, None], other.rest[:, None]),
-        _difference("Change of the cost by a move", one.moved[:1], other.moved),
-    ]
-    if one.outputs.size and one.outputs.shape[1:] == other.outputs.shape[1:]:
-        flat = other.outputs.reshape(len(other.outputs), -1)
-        found.append(_difference("Outputs after a move", one.outputs[:1].reshape(1, -1), flat))
-    return found
+    common = [what for what, own in one.each.items() if other.each.get(what, own[:, :0]).shape[1] == own.shape[1]]
+    return [_difference(what, one.each[what][:1], other.each[what]) for what in common]
 
 
 def _difference(what: str, one: Array, other: Array) -> Difference:
@@ -204,16 +208,40 @@ def _answers(name: str, pairs: Any, outside: Any) -> Answers:
     each = np.asarray(pairs, float)
     each = each.reshape(-1, *each.shape[-2:])
     outputs = np.asarray(outside, float)
-    shape = (-1, *outputs.shape[-2:]) if outputs.ndim > 1 else (0, 0, 0)
-    return Answers(name, each[..., 0].mean(axis=-1), each[..., 2] - each[..., 0], outputs.reshape(shape))
+    said = {
+        "Cost without a move": each[..., 0].mean(axis=-1, keepdims=True),
+        "Change of the cost by a move": each[..., 2] - each[..., 0],
+    }
+    if outputs.ndim > 1:
+        said["Outputs after a move"] = outputs.reshape(-1, math.prod(outputs.shape[-2:]))
+    return Answers(name, f"{each.shape[1]} moves", said)
+
+
+def _of_pulses(name: str, pulses: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Answers:
+    """From what trains of pulses do to every device."""
+    each = {what: np.array([profile[what] for profile in profiles], float) for what in profiles[0]}
+    return Answers(name, f"{pulses['readings'] - 1} blocks of {pulses['block']} pulses", each)
+
+
+def _pulsed(bench: Bench, pulses: Mapping[str, Any]) -> list[dict[str, Array]]:
+    """What as many trains as the run compares do to a device."""
+    count, block, trains = pulses["readings"] - 1, pulses["block"], []
+    for number in range(min(pulses["trains"], replay.WARM + replay.TRAINS)):
+        levels = experiments.pulsed(bench, "trains", count, block, number % 2 == 0)
+        if levels is None:
+            raise ConfigError("the budget of the run is too small for its own trains of pulses. Measure it again")
+        trains.append(levels)
+    together = np.moveaxis(np.stack(trains, axis=-3), -1, -3)  # (..., p, j, n + 1)
+    return [replay.profile(chip) for chip in together.reshape(-1, *together.shape[-3:])]
 
 
 def _page(one: Answers, other: Answers, found: Sequence[Difference]) -> str:
-    charts = [_drawn("Change of the cost by a move", one.moved[0], other.moved)]
-    if len(found) > 2:
-        many = slice(None, None, max(one.outputs[0].size // 400, 1))
-        flat = other.outputs.reshape(len(other.outputs), -1)[:, many]
-        charts.append(_drawn("Outputs after a move", one.outputs[0].ravel()[many], flat))
+    charts = []
+    for difference in found:
+        own, twins = one.each[difference.what][0], other.each[difference.what]
+        many = slice(None, None, max(own.size // 400, 1))
+        if own.size > 1:
+            charts.append(_drawn(difference.what, own[many], twins[:, many]))
     rows = [[d.what, *(f"{v:.3g}" for v in (d.size, d.apart, d.twins, d.correlation))] for d in found]
     head = ["root mean square", "of the device", "device and twin", "furthest twin", "correlation"]
     sections = [
@@ -241,6 +269,14 @@ def _settings(folder: Path) -> DictConfig:
     if "characterise" not in found:
         raise RecordError(f"{folder} is a run of training, not of a characterisation")
     return found
+
+
+def _cells(path: Path) -> DictConfig:
+    """A device that is pulsed, with the cell of a YAML file."""
+    node = _device(config.conf_dir() / "device" / "cells.yaml")
+    node.cell = OmegaConf.load(path)
+    node.programming = None
+    return node
 
 
 def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:

@@ -27,12 +27,31 @@ def residual(cell: Cell, levels: Array, block: int) -> tuple[float, float]:
         The root mean square over the readings of a train up and of a train down; and the one that is to be expected
         when as many parameters are drawn again, from how they differ.
     """
-    kept = levels[:, WARM : WARM + TRAINS] if levels.shape[1] >= WARM + 2 else levels
+    kept = compared(levels)
     again = played(cell, levels.shape[-1] - 1, block)[:, : kept.shape[1]]
     apart = _means(again).mean(axis=0) - _means(kept).mean(axis=0)
     errors = _means(kept).var(axis=0, ddof=1) / len(kept) if len(kept) > 1 else np.full(apart.shape, np.inf)
     span = np.ptp(kept.reshape(len(kept), -1), axis=-1).mean()
     return float(math.sqrt((apart**2).mean()) / span), float(math.sqrt(errors.mean()) / span)
+
+
+def compared(levels: Array) -> Array:
+    """The trains (d, k, n + 1) that are looked at, of (d, j, n + 1): both ways, and later ones where there are more."""
+    return levels[:, WARM : WARM + TRAINS] if levels.shape[1] >= WARM + 2 else levels[:, :2]
+
+
+def profile(levels: Array) -> dict[str, Array]:
+    """What trains of pulses do to some parameters, by name: their mean level and its spread at each reading, (n + 1,).
+
+    Args:
+        levels: see `residual`.
+    """
+    means = _means(compared(levels))
+    return {
+        f"{what} of levels under pulses {way}": number
+        for row, way in enumerate(("up", "down"))
+        for what, number in (("Mean", means[:, row].mean(axis=0)), ("Spread", means[:, row].std(axis=0)))
+    }
 
 
 def played(cell: Cell, count: int, block: int, size: int = DEVICES) -> Array:

@@ -252,8 +252,10 @@ def test_a_probe_is_refused_beyond_narrowed_limits(tmp_path):
         "device.cost_noise=1e-3 device.update_noise=0.01 device.read_seconds=0.1 device.drift=1e-3",
         """device=function device.function=tests.characterise.test_careful:smooth device.size=5 device.inputs=4
         device.outputs=1 device.low=-4 device.high=4 task=file task.path=samples.npz characterise.read_seconds=0""",
+        """device=cells device/cell=reram_es device.programming=null device.cost_noise=1e-3 task=xor
+        characterise.pulses=400""",
     ],
-    ids=["sim", "function"],
+    ids=["sim", "function", "pulsed"],
 )
 def test_killed_again_and_again(tmp_path, device):
     """SIGKILL at five moments: every reading survives, and the result is that of a run that was never killed."""

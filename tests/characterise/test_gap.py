@@ -100,3 +100,49 @@ def test_runs_of_other_budgets_are_not_compared(run, compare, characterise, tmp_
     assert characterise(*WORDS, *words).code == 0
     answer = compare(folder, tmp_path / "other")
     assert answer.code == 2 and "the same characterise.measurements" in answer.err
+
+
+class TestPulsed:
+    """Of devices that take pulses, what trains of them do is compared."""
+
+    WORDS = ("task=xor", "device=cells", "device.programming=null", "characterise.measurements=1500")
+
+    @pytest.fixture
+    def pulsed(self, characterise, tmp_path):
+        def make(name="run", cell="ecram", pulses=3000):
+            words = [f"device/cell={cell}", f"characterise.pulses={pulses}", f"hydra.run.dir={name}"]
+            answer = characterise(*self.WORDS, *words)
+            assert answer.code == 0, answer.err
+            return tmp_path / name
+
+        return make
+
+    def test_a_device_and_its_fitted_cell(self, pulsed, compare):
+        folder = pulsed()
+        said = compare(folder)
+        assert said.code == 0, said.err
+        assert said.out.count(" of levels under pulses ") == 4
+        shares = [float(part.split("(")[1].split(" %")[0]) for part in said.out.splitlines() if "Mean" in part]
+        assert max(shares) < 10
+        assert (folder / "gap.html").read_text().count("<svg") == 4
+
+    def test_a_run_and_itself_and_another(self, pulsed, compare, tmp_path):
+        folder = pulsed()
+        assert compare(folder, folder).out.count("the twin is 0 (0 %) off") == 4
+        cell = tmp_path / "cell/other.yaml"
+        cell.parent.mkdir()
+        cell.write_text(
+            "_target_: hwtrain.sim.pulsed.Pulsed\nlaw: {_target_: hwtrain.sim.laws.ConstantStep}\n"
+            "dw_min: 0.0005\nw_max: 1.0\nw_min: -1.0\n"
+        )
+        said = compare(folder, cell)
+        assert said.code == 0, said.err
+        assert "further than chips of this kind are from each other" in said.out
+
+    def test_what_a_user_can_mend(self, pulsed, compare, tmp_path):
+        folder = pulsed()
+        answer = compare(folder, pulsed("other", pulses=1200))
+        assert answer.code == 2 and "blocks of" in answer.err
+        (tmp_path / "plain.yaml").write_text("defaults: [sim, _self_]\n")
+        answer = compare(folder, tmp_path / "plain.yaml")
+        assert answer.code == 2 and "takes no pulses" in answer.err
