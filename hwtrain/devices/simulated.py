@@ -313,7 +313,8 @@ class Simulated:
         """The parameters of a measurement as they act, (..., k, p)."""
         probes = command.probes
         moved = probes is not None and probes.site is Site.PARAMETERS
-        theta = self._store.acting(probes.dense(self._network.size) if probes is not None and moved else None)
+        dense = probes.dense(self._network.size) if probes is not None and moved else None
+        theta = self._store.acting(dense, math.prod(command.sample.x.shape[-3:-1]))
         acting: Array = theta.astype(self._dtype, copy=False)
         return acting
 

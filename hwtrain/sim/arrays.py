@@ -86,7 +86,7 @@ class Arrays:
     def read(self) -> Array:
         return self._read(1)[..., 0, :]
 
-    def acting(self, probe: Array | None) -> Array:
+    def acting(self, probe: Array | None, vectors: int = 1) -> Array:
         read = self._read(1 if probe is None else probe.shape[-2])
         return read if probe is None else read + probe
 

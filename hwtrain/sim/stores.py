@@ -44,8 +44,8 @@ class Store(Protocol):
     def read(self) -> Array:
         """The parameters as they can be read, (..., p)."""
 
-    def acting(self, probe: Array | None) -> Array:
-        """What acts in a measurement under probes (..., k, p), or without, k = 1."""
+    def acting(self, probe: Array | None, vectors: int = 1) -> Array:
+        """What acts in a measurement under probes (..., k, p), or without, k = 1; so many vectors are presented."""
 
     def through(self, gradient: Array) -> Array:
         """The derivative with respect to what was programmed, from that with respect to what acts, (..., k, p)."""
@@ -125,7 +125,7 @@ class Values:
     def read(self) -> Array:
         raise NotImplementedError("values cannot be read")
 
-    def acting(self, probe: Array | None) -> Array:
+    def acting(self, probe: Array | None, vectors: int = 1) -> Array:
         theta = self._target[..., None, :]
         if probe is not None:
             theta = theta + probe
@@ -209,7 +209,7 @@ class Cells:
         self._state = cell.fresh(self._devices)
         self._told = np.clip(np.zeros((*chip.shape, size)), cell.low, cell.high)
         self._read = self._refreshed = 0
-        self._joules = 0.0
+        self._joules, self._read_joules = 0.0, 0.0
 
     @property
     def held(self) -> Array | None:
@@ -229,10 +229,13 @@ class Cells:
         self._refreshed += full
 
     def read(self) -> Array:
+        self._spend(1)
         return self._readings(1)[..., 0, :]
 
-    def acting(self, probe: Array | None) -> Array:
-        read = self._readings(1 if probe is None else probe.shape[-2])
+    def acting(self, probe: Array | None, vectors: int = 1) -> Array:
+        count = 1 if probe is None else probe.shape[-2]
+        read = self._readings(count)
+        self._spend(count * vectors)
         return read if probe is None else read + probe
 
     def through(self, gradient: Array) -> Array:
@@ -245,20 +248,26 @@ class Cells:
     def counts(self) -> dict[str, int]:
         writes, kind = self._state.writes, "pulses" if self._cell.pulsed else "writes"
         more = {"refreshes": self._refreshed, "energy of pulses [pJ]": round(self._joules * 1e12)}
+        more["energy of readings at most [fJ]"] = round(self._read_joules * 1e15)
         counted = {f"{kind} of devices": int(writes.sum()), f"most {kind} of a device": int(writes.max())}
         return counted | {name: count for name, count in more.items() if count}
 
     def snapshot(self) -> dict[str, Array]:
         kept = {field.name: np.array(getattr(self._state, field.name)) for field in fields(State)}
         counts = {"readings": np.asarray(self._read), "refreshed": np.asarray(self._refreshed)}
-        counts |= {"joules": np.asarray(self._joules)}
+        counts |= {"joules": np.asarray(self._joules), "read_joules": np.asarray(self._read_joules)}
         return {**kept, **counts, "told": self._told.copy()}
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         self._state = State(**{field.name: snapshot[field.name].copy() for field in fields(State)})
         self._told = snapshot["told"].copy()
         self._read, self._refreshed = int(snapshot["readings"]), int(snapshot["refreshed"])
-        self._joules = float(snapshot["joules"])
+        self._joules, self._read_joules = float(snapshot["joules"]), float(snapshot["read_joules"])
+
+    def _spend(self, readings: int) -> None:
+        """Count the energy of so many readings of all cells, at the full voltage: inputs below that take less."""
+        if isinstance(self._cell, Pulsed) and self._cell.energy is not None:
+            self._read_joules += readings * float(self._cell.energy.of_reading(self._position(self._state)).sum())
 
     def _position(self, state: State) -> Array:
         """Where every device stands in its range, 0 to 1; a stuck one in the middle."""

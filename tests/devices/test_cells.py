@@ -5,11 +5,12 @@ import pytest
 
 from hwtrain import draws
 from hwtrain.conformance import DeviceConformance
-from hwtrain.core import Can, Measure, Program, Pulse, Read, Sample, split
+from hwtrain.core import Can, Measure, Probes, Program, Pulse, Read, Sample, split
 from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.programming import SCHEMES, Programmed, simulated_cells
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, ConfigError, LimitError
+from hwtrain.perturb import Rademacher
 from hwtrain.sim.composite import Differential, Scaled
 from hwtrain.sim.crossbar import Crossbar
 from hwtrain.sim.laws import ConstantStep
@@ -176,6 +177,18 @@ class TestProgrammed:
             g = energy.g_low + (energy.g_high - energy.g_low) * (before + after) / 2
             joules += ((device.pulses - counts) * volts**2 * g * energy.pulse_seconds).sum()
         assert device.counts()["traffic"]["energy of pulses [pJ]"] == round(joules * 1e12) > 0
+
+    def test_energy_of_readings_is_counted_at_the_full_voltage(self):
+        device, energy = (
+            Simulated(NETWORK, MeanSquaredError(), cell=preset("neurosim_ag_si")),
+            preset("neurosim_ag_si").energy,
+        )
+        g = energy.g_low + (energy.g_high - energy.g_low) / 2  # as they leave the fab
+        sample = Sample(np.zeros((2, 3, NETWORK.inputs)), np.zeros((2, 3, NETWORK.outputs)))
+        probes = Probes(Rademacher(amplitude=0.1), np.array(0, np.uint32), 0, 4)
+        device.execute([Measure(sample), Measure(sample, probes), Read()])
+        joules = (6 + 4 * 6 + 1) * SIZE * energy.read_volts**2 * g * energy.read_seconds
+        assert device.counts()["traffic"]["energy of readings at most [fJ]"] == round(joules * 1e15) > 0
 
     def test_what_cannot_be_pulsed_is_refused(self):
         with pytest.raises(CapabilityError, match="needs PULSE, READ"):
