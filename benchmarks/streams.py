@@ -1,42 +1,71 @@
 """Spoken digits learnt in time by a board itself, from one recording after another that the host streams to it.
 
     python benchmarks/streams.py [--board host|stm32f405|...] [--rule local|target|frozen] [--recordings 2700]
-        [--neurons 64] [--rate 0.03] [--readout-rate 0.01] [--no-test]
+        [--neurons 64] [--rate 0.003] [--readout-rate 0.001] [--no-test]
 
 FSDD, 32-64-10, soft reset, decay 0.95, threshold 1, integrators (0.99, gain 0.1), plain descent after every step of
-16 ms, each recording heard once an epoch. Held-out accuracy, the class being that of the mean softmax; and the CRC-32
-of the parameters, which is that of every board.
+16 ms, each recording heard once an epoch: conf/experiment/boards_fsdd.yaml. Held-out accuracy, the class being that of
+the mean softmax, after every epoch; and the CRC-32 of the parameters, which is that of every board.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
-from hwtrain.core import Can, Measure, Program, Sample, counted
+from hwtrain.algorithms.osttp import OSTTP
+from hwtrain.core import Sample
 from hwtrain.costs import CrossEntropy
-from hwtrain.devices.streaming import EmulatedStreaming, Lesson, Streaming
+from hwtrain.devices.streaming import EmulatedStreaming
+from hwtrain.evaluation import Evaluation
+from hwtrain.optimize import Descent
+from hwtrain.recorder import InMemory
 from hwtrain.sim.neurons import LayerGains, Surrogate
 from hwtrain.sim.spiking import snu
 from hwtrain.tasks.recordings import fsdd
+from hwtrain.trainer import Budget, Trainer
+
+EPOCH, STEPS, BLOCK = 2700, 48, 50  # recordings; steps of one, those after its end included; recordings at once
 
 
-def accuracy(device: Streaming, held_out: Sample) -> float:
-    """Share of recordings whose class is found."""
-    assert held_out.target is not None
-    right = 0
-    for b in range(held_out.x.shape[1]):
-        x, target = held_out.x[:, b : b + 1], held_out.target[:, b : b + 1]
-        steps = int(counted(target).sum())
-        (reading,) = device.execute([Measure(Sample(x[:steps], target[:steps]), observe=Can.OUTPUT)])
-        assert reading.output is not None
-        said = softmax(reading.output[0, :, 0].astype(np.float64), axis=-1).mean(axis=0)
-        right += int(said.argmax() == target[0, 0].argmax())
-    return right / held_out.x.shape[1]
+class Untested:
+    """The task, with one recording to test on: on an emulated board a test takes longer than some blocks."""
+
+    def __init__(self) -> None:
+        self._task = fsdd(batch=1)
+        self.name, self.inputs, self.outputs = self._task.name, self._task.inputs, self._task.outputs
+        self.sample = self._task.sample
+
+    def held_out(self, limit: int) -> Sample:
+        """The first."""
+        return self._task.held_out(1)
+
+    seen = held_out
+
+
+class Printed(InMemory):
+    """Prints accuracy after every epoch; keeps what had crossed the wire when the first test came."""
+
+    def __init__(self, device: EmulatedStreaming, name: str) -> None:
+        super().__init__(every=BLOCK * STEPS)
+        self._device, self._name = device, name
+        self.steps, self.traffic = 0, {"bytes sent": 0, "bytes received": 0}
+        self.tested = False
+
+    def line(self, values: Mapping[str, Any]) -> None:
+        """Of training, or of a test."""
+        super().line(values)
+        if "test_accuracy" in values:
+            self.tested = True
+            accuracy, cost = float(values["test_accuracy"]), float(values["test_cost"])
+            recordings = values["step"] // STEPS
+            print(f"{self._name}: {recordings} recordings, accuracy {accuracy:.3f}, cost {cost:.3f}", flush=True)
+        elif not self.tested:
+            self.steps, self.traffic = values["baseline"], dict(self._device.counts()["traffic"])
 
 
 def main() -> None:
@@ -44,14 +73,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--board", default="host")
     parser.add_argument("--rule", default="local", choices=["local", "target", "frozen"])
-    parser.add_argument("--recordings", type=int, default=2700)
+    parser.add_argument("--recordings", type=int, default=EPOCH)
     parser.add_argument("--neurons", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=0.03)
-    parser.add_argument("--readout-rate", type=float, default=0.01)
+    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--readout-rate", type=float, default=0.001)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-test", action="store_true")
     options = parser.parse_args()
-    task, seed = fsdd(batch=1), np.asarray(options.seed, np.uint32)
+    if options.recordings % BLOCK:
+        parser.error(f"--recordings must be a multiple of {BLOCK}, which are learnt from at once")
     network = snu(
         [32, options.neurons, 10],
         decay=0.95,
@@ -61,38 +91,42 @@ def main() -> None:
         readout_decay=0.99,
         readout_gain=0.1,
     )
-    lesson = Lesson(
-        rate=0.0 if options.rule == "frozen" else options.rate,
-        readout_rate=options.readout_rate,
+    algorithm = OSTTP(
+        eta=options.readout_rate,
+        hidden_rate=0.0 if options.rule == "frozen" else options.rate / options.readout_rate,
+        cost=CrossEntropy(),
         signal="target" if options.rule == "target" else "local",
         centre=options.rule == "target",
-        seed=options.seed,
         surrogate=Surrogate("triangle", height=0.3),
+        update="step",
+        batch=1,
+        on_device=True,
+        block=BLOCK,
+        optimizer=Descent(),
+        start=LayerGains(inputs=2.0),
     )
     device = EmulatedStreaming(options.board, network, CrossEntropy(), low=-8.0, high=8.0, patience=60.0)
+    recorder = Printed(device, f"{options.board} {options.rule}")
+    trainer = Trainer(
+        algorithm,
+        device,
+        Untested() if options.no_test else fsdd(batch=1),
+        CrossEntropy(),
+        Budget(steps=options.recordings * STEPS),
+        recorder,
+        options.seed,
+        Evaluation(every=EPOCH * STEPS, samples=300),
+    )
     try:
-        device.execute([Program(LayerGains(inputs=2.0)(device.spec, seed))])
-        begin, steps, costs = time.perf_counter(), 0, []
-        before = dict(device.counts()["traffic"])
-        for number in range(1, options.recordings + 1):
-            cost = device.learn(task.sample(seed, number - 1), lesson)
-            costs.append(np.nanmean(cost))
-            steps += int(np.isfinite(cost).sum())
-            if number % 2700 and number != options.recordings:
-                continue
-            traffic = device.counts()["traffic"]
-            each = [(traffic[f"bytes {way}"] - before[f"bytes {way}"]) / steps for way in ("sent", "received")]
-            seconds = time.perf_counter() - begin
-            crc = zlib.crc32(device.read().tobytes())
-            right = "-" if options.no_test else f"{accuracy(device, task.held_out(300)):.3f}"
-            print(
-                f"{options.board} {options.rule}: {number} recordings, {steps} steps, "
-                f"cost {np.mean(costs[-300:]):.3f}, test accuracy {right}, CRC-32 {crc:08x}, "
-                f"{each[0]:.0f} bytes a step to the board, {each[1]:.0f} from it, {seconds:.0f} s",
-                flush=True,
-            )
+        result = trainer.run()
     finally:
         device.close()
+    crc = zlib.crc32(np.asarray(result.state.theta, "<f4").tobytes())
+    each = [recorder.traffic[f"bytes {way}"] / recorder.steps for way in ("sent", "received")]
+    print(
+        f"{result.counts.baseline} steps, {result.counts.writes} writes, CRC-32 {crc:08x}, {each[0]:.0f} bytes a step "
+        f"to the board, {each[1]:.0f} from it, {result.seconds:.0f} s with tests"
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from hwtrain import checkpoint, draws
 from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mono_forward import MonoForward
+from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.core import (
     Algorithm,
     Array,
@@ -51,16 +52,18 @@ from hwtrain.core import (
     Stateful,
     Task,
     Train,
+    counted,
     inside,
     joined,
 )
-from hwtrain.costs import MeanSquaredError
+from hwtrain.costs import Cost, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, HwtrainError, LimitError
 from hwtrain.limits import check
 from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
+from hwtrain.sim.neurons import Surrogate
 from hwtrain.tasks.parity import parity
 
 OBSERVABLES = {
@@ -115,6 +118,11 @@ class DeviceConformance:
     def repeats(self, device: Device) -> int:
         """Readings that are averaged before they are compared."""
         return 32 if device.spec.noise else 1
+
+    @pytest.fixture
+    def minimised(self) -> Cost:
+        """The cost that the device measures, of which its spec says nothing; asked for where it learns in time."""
+        return MeanSquaredError()
 
     @pytest.fixture
     def difference(self) -> float | None:
@@ -410,6 +418,70 @@ class DeviceConformance:
             host,
             "what a device learns by itself is not what the host makes of its activities",
             rounding=4 * updates * float(np.finfo(np.float32).eps),
+        )
+
+    @pytest.mark.parametrize(
+        ("signal", "shape", "centre"),
+        [
+            ("target", "tanh", False),
+            ("target", "tanh", True),
+            ("local", "fast_sigmoid", False),
+            ("error", "triangle", False),
+        ],
+    )
+    def test_learning_in_time_equals_the_rule_on_the_host(
+        self, bench: _Bench, minimised: Cost, signal: str, shape: str, centre: bool
+    ) -> None:
+        """The host follows the device's own activities in double precision. Of at most 32 updates, each rounds a
+        parameter by half an epsilon, and its change, a product of rounded factors, by less than as much again.
+        """
+        bench.needs(Can.LEARN_IN_TIME | Can.ACTIVITY | Can.OUTPUT)
+        spec, steps, sequences = bench.spec, 8, 4
+        shown = _sequences(spec, steps, sequences)
+        assert shown.target is not None
+        weights = counted(shown.target).reshape(-1, steps, sequences)[0].T.reshape(2, -1)  # of steps, in two blocks
+        begin = bench.theta(1).astype(spec.dtype).astype(float)
+        algorithm = OSTTP(
+            eta=0.05,
+            cost=minimised,
+            signal=signal,
+            centre=centre,
+            scale=0.7,
+            surrogate=Surrogate(shape, slope=1.5, height=0.8),
+            state="reported" if Can.MEMBRANES in spec.can else "estimated",
+            update="step",
+            batch=1,
+            hidden_rate=0.5,
+            optimizer=Descent(),
+            start=lambda spec, seed: begin,
+        )
+        ends = []
+        for block in (1, 2):
+            rule = replace(algorithm, on_device=block > 1, block=block)
+            state, spent = rule.init(spec, _seeds(spec.replicas, 7)), []
+            for first in range(0, sequences, block):
+                part = slice(first, first + block)
+                sample = Sample(shown.x[..., part, :], shown.target[..., part, :])
+                while state.sample < first + block:
+                    readings = bench.execute(rule.ask(state, sample))
+                    state, metrics = rule.tell(state, sample, readings)
+                    spent.append(metrics["cost"])
+            costs = np.stack(spent).reshape(2, -1, *spec.replicas)
+            if block == 1:
+                costs = np.stack([np.average(own, axis=0, weights=w) for own, w in zip(costs, weights, strict=True)])
+            counts = {"step": np.array(state.step), "updates": np.array(state.updates)}
+            ends.append({"theta": state.theta, "cost": costs.reshape(2, *spec.replicas), **counts})
+        host, own = ends
+        rounding, readout = steps * sequences * float(np.finfo(np.float32).eps), spec.layers[-1].size
+        change = np.abs(host["theta"] - begin)
+        for own_part, what in ((change[..., :-readout], "hidden layers"), (change[..., -readout:], "the last layer")):
+            moved = float(own_part.max())
+            _require(moved > 1000 * rounding, f"{what} hardly moved, by {moved:.3g}; give the kit another network")
+        bench.agree(
+            own,
+            host,
+            "what a device learns in time by itself is not what the host makes of its activities",
+            rounding=rounding,
         )
 
     @pytest.mark.parametrize("hold", [1, 2])
@@ -1361,6 +1433,18 @@ def _sample(spec: DeviceSpec, shape: Sequence[int], replicas: tuple[int, ...] = 
     values = draws.uniform(_seeds(replicas, 99), number, time * batch * (spec.inputs + spec.outputs))
     values = values.reshape(*replicas, time, batch, -1)
     return Sample(values[..., : spec.inputs], values[..., spec.inputs :])
+
+
+def _sequences(spec: DeviceSpec, steps: int, count: int) -> Sample:
+    """Sequences with one class each, numbers in single precision; the second has a step without a target, the third
+    ends early.
+    """
+    shown = _sample(spec, (steps, count), spec.replicas)
+    labels = np.arange(count) % spec.outputs
+    target = np.broadcast_to(np.eye(spec.outputs)[labels], (*spec.replicas, steps, count, spec.outputs)).copy()
+    target[..., 2, 1, :] = np.nan
+    target[..., steps - 3 :, 2, :] = np.nan
+    return Sample(shown.x.astype(np.float32).astype(float), target)
 
 
 def _shapes(spec: DeviceSpec, sample: Sample, k: int) -> dict[str, tuple[int | None, ...]]:

@@ -36,6 +36,7 @@ class Can(Flag):
     STATE = auto()  # has state beside its parameters: offers `snapshot` and `restore`
     TRAIN = auto()  # runs whole blocks of multiplexed gradient descent by itself
     LEARN = auto()  # runs whole blocks of a local learning rule by itself
+    LEARN_IN_TIME = auto()  # learns by itself from every step of sequences, with eligibility traces
     PULSE = auto()  # moves its parameters by programming pulses, and takes no values
     READ = auto()  # reports its parameters
     MEMBRANES = auto()  # reports the membrane state of every layer
@@ -471,7 +472,80 @@ class Learn(Value):
         return self.updates * (1 if self.rule == "mono_forward" else 3)
 
 
-Command = Program | Pulse | Read | Measure | Train | Learn
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnInTime(Value):
+    """Learn from sequences on the device, one after another, which changes its parameters by itself at every step.
+
+    Each sequence begins with neurons and traces that have seen nothing. A step that has a target changes all layers at
+    once, after all have answered, by plain descent: theta <- clip(theta - rate * L_t e_t), with the traces e_t and
+    signals L_t of one sequence as `OSTTP` (hwtrain/algorithms/osttp.py) follows them without recurrence. A step without
+    a target is presented, and changes nothing; those after the last target of a sequence are not presented. The reading
+    brings back `theta`, and the `cost` of every sequence, (..., b): the mean over its steps with a target, each before
+    it was learnt from; NaN without any.
+
+    The trainer counts a measurement for every step presented, and a write for every step with a target.
+
+    Args:
+        sample: the sequences of the block along the batch axis, all from their start.
+        rate: learning rate of the hidden layers.
+        readout_rate: learning rate of the last layer.
+        low: parameters are kept within these, ends included.
+        high: see `low`.
+        signal: what teaches a hidden layer: its projection of the "target", of the "error" of the output, or, "local",
+            of the derivative of the cost of what it says itself through the same projection.
+        seeds: of the projection of each hidden layer, (..., layers) uint32. Element (c, j) of one, from class c to unit
+            j, is scale * (2 u - 1), u being draw c * units + j of `draws.uniform(seed, 0, m * units)`.
+        scale: half-width of the projections.
+        shape: of a spike's surrogate derivative, "tanh", "fast_sigmoid" or "triangle" (hwtrain/sim/neurons.py).
+        slope: how narrow it is [per unit of the membrane].
+        height: its value at the threshold.
+        centre: project the target less its mean over all that was shown so far, this step included?
+        targets: sum of the targets shown before the block, (..., m), where `centre` asks for it.
+        shown: how many those were, (...,).
+    """
+
+    SIGNALS: ClassVar[tuple[str, ...]] = ("target", "local", "error")
+    SHAPES: ClassVar[tuple[str, ...]] = ("tanh", "fast_sigmoid", "triangle")
+
+    sample: Sample
+    rate: float
+    readout_rate: float
+    low: float
+    high: float
+    signal: str
+    seeds: NDArray[np.uint32]
+    scale: float
+    shape: str = "tanh"
+    slope: float = 1.0
+    height: float = 1.0
+    centre: bool = False
+    targets: Array | None = None
+    shown: Array | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """Steps presented of each sequence, those up to its last target, (..., b)."""
+        number = np.arange(1, self.sample.x.shape[-3] + 1)[:, None]
+        lengths: NDArray[np.intp] = np.where(self._counted, number, 0).max(axis=-2)
+        return lengths
+
+    @property
+    def measurements(self) -> int:
+        """Steps presented, by the replica that is shown most."""
+        return int(self.lengths.sum(axis=-1).max())
+
+    @property
+    def updates(self) -> int:
+        """Steps with a target, by the replica that has most."""
+        return int(self._counted.sum(axis=(-2, -1)).max())
+
+    @property
+    def _counted(self) -> NDArray[np.bool_]:
+        assert self.sample.target is not None
+        return counted(self.sample.target)
+
+
+Command = Program | Pulse | Read | Measure | Train | Learn | LearnInTime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -479,7 +553,7 @@ class Reading(Value):
     """What one command brought back; a field that was not observed is None.
 
     Args:
-        cost: (..., k), the mean over time and batch.
+        cost: (..., k), the mean over time and batch; of every update or sequence of a block of local learning.
         sample_cost: (..., k, b), the mean over time.
         output: (..., k, t, b, m).
         activity: one array per layer, each (..., k, t, b, n).

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Pulse, Read, Sample, Site, Train
+from hwtrain.core import (
+    Array,
+    Can,
+    Command,
+    DeviceSpec,
+    Learn,
+    LearnInTime,
+    Measure,
+    Program,
+    Pulse,
+    Read,
+    Sample,
+    Site,
+    Train,
+)
 from hwtrain.errors import CapabilityError, LimitError
 
 _FROM_TARGET = Can.COST | Can.SAMPLE_COST | Can.GRADIENT
@@ -48,6 +62,9 @@ def check(spec: DeviceSpec, commands: Sequence[Command], held: Array | None = No
                 theta = None  # the device's own, within the block's limits
             case Learn():
                 _check_learn(spec, command)
+                theta = None
+            case LearnInTime():
+                _check_learn_in_time(spec, command)
                 theta = None
 
 
@@ -145,6 +162,47 @@ def _check_learn(spec: DeviceSpec, block: Learn) -> None:
         _check_wrong(spec, block)
     if block.batch < 1 or not samples or samples % block.batch:
         raise LimitError(f"{samples} samples are no whole number of batches of {block.batch}. Nothing was sent.")
+    _check_kept(spec, block)
+
+
+def _check_learn_in_time(spec: DeviceSpec, block: LearnInTime) -> None:
+    if Can.LEARN_IN_TIME not in spec.can:
+        raise CapabilityError(
+            f"a block of learning in time wants LEARN_IN_TIME; {spec.name!r} offers {spec.can.names()}. "
+            "Set algo.on_device=false. Nothing was sent."
+        )
+    for what, value, known in (("signal", block.signal, block.SIGNALS), ("surrogate", block.shape, block.SHAPES)):
+        if value not in known:
+            raise CapabilityError(
+                f"{value!r} is no {what} by which devices learn in time; those are {', '.join(known)}. "
+                "Set algo.on_device=false. Nothing was sent."
+            )
+    _check_sample(spec, block.sample, needs_target=True)
+    if not block.sample.x.shape[-2]:
+        raise LimitError(f"no sequences to learn from were given to {spec.name!r}. Nothing was sent.")
+    if not block.sample.start:
+        raise LimitError(
+            f"{spec.name!r} learns from sequences by itself from their start on; one was to go on. Present it whole "
+            "(start=True). Nothing was sent."
+        )
+    for name in ("rate", "readout_rate", "scale", "slope", "height"):
+        if not math.isfinite(value := getattr(block, name)):
+            raise LimitError(
+                f"the {name} of a block of learning in time is {value}, and must be finite. Nothing was sent."
+            )
+    wanted: dict[str, tuple[int, ...]] = {"seeds": (len(spec.layers) - 1,)}
+    wanted |= {"targets": (spec.outputs,), "shown": ()} if block.centre else {}
+    for name, shape in wanted.items():
+        numbers: Array | None = getattr(block, name)
+        if numbers is None or np.shape(numbers) != (*spec.replicas, *shape) or not np.isfinite(numbers).all():
+            raise LimitError(
+                f"the {name} of a block of learning in time must be numbers of shape {(*spec.replicas, *shape)}, not "
+                f"{'none' if numbers is None else f'of shape {np.shape(numbers)}'}. Nothing was sent."
+            )
+    _check_kept(spec, block)
+
+
+def _check_kept(spec: DeviceSpec, block: Learn | LearnInTime) -> None:
     if not spec.low <= block.low < block.high <= spec.high:
         raise LimitError(
             f"a block of local learning would keep parameters within {block.low:g} to {block.high:g}{_unit(spec)}; "

@@ -21,6 +21,7 @@ from hwtrain.core import (
     Counting,
     Device,
     Learn,
+    LearnInTime,
     Measure,
     Program,
     Pulse,
@@ -396,7 +397,7 @@ def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tu
                 baseline += command.baselines
                 writes += command.probes.count // command.tau_theta - 1  # the last is named by the Program that follows
                 programmed = np.full_like(programmed, np.nan)
-            case Learn():
+            case Learn() | LearnInTime():
                 baseline += command.measurements
                 writes += command.updates - 1
                 programmed = np.full_like(programmed, np.nan)

@@ -12,13 +12,18 @@ import pytest
 
 from hwtrain import draws
 from hwtrain.algorithms.mgd import MGD
+from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.conformance import AlgorithmConformance, DeviceConformance, Goal, PerturbationConformance
-from hwtrain.core import Can, Measure, Program
+from hwtrain.core import Can, LearnInTime, Measure, Program, Reading, Sample, counted
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.simulated import Simulated
+from hwtrain.devices.spiking import Spiking
 from hwtrain.limits import check
+from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
+from hwtrain.sim.neurons import Surrogate
+from hwtrain.sim.spiking import snu
 
 
 class Sound:
@@ -230,6 +235,81 @@ class DifferentiatesWrongly(Sound):
             yield reading
 
 
+class LearnsInTime:
+    """A sound device of spiking neurons that learns by the rule itself; the broken ones change one thing about it."""
+
+    def __init__(self):
+        self.sim = Spiking(snu([2, 4, 2], threshold=0.1), MeanSquaredError(), low=-2.0, high=2.0)
+        self.spec = replace(self.sim.spec, can=Can.COST | Can.OUTPUT | Can.ACTIVITY | Can.LEARN_IN_TIME)
+        self.held = np.zeros(self.spec.size)
+
+    def execute(self, commands):
+        check(self.spec, commands)
+        return tuple(reading for command in commands for reading in self.carry_out(command))
+
+    def carry_out(self, command):
+        if isinstance(command, LearnInTime):
+            return (self.learn(command),)
+        if isinstance(command, Program):
+            self.held = command.theta
+        return self.sim.execute([command])
+
+    def learn(self, block):
+        rule = Taught(
+            eta=block.readout_rate, hidden_rate=block.rate / block.readout_rate, cost=MeanSquaredError(),
+            signal=block.signal, centre=block.centre, scale=block.scale,
+            surrogate=Surrogate(block.shape, block.slope, block.height), update="step", batch=1, optimizer=Descent(),
+            start=lambda spec, seed: self.held.astype(float),
+        )  # fmt: skip
+        state, costs = rule.init(self.sim.spec, block.seeds), []
+        if block.centre:
+            state = self.remembering(state, block)
+        for b in range(block.sample.x.shape[1]):
+            part = self.sequence(block.sample, b)
+            count, spent = counted(part.target), []
+            while state.sample == b:
+                now = state.time
+                state, metrics = rule.tell(state, part, self.sim.execute(rule.ask(state, part)))
+                spent += [metrics["cost"]] if count[now, 0] else []
+            costs.append(np.mean(spent))
+        self.held = state.theta
+        return Reading(cost=np.array(costs), theta=state.theta)
+
+    def remembering(self, state, block):
+        return replace(state, targets=block.targets, shown=np.array(block.shown))
+
+    def sequence(self, sample, b):
+        return Sample(sample.x[:, b : b + 1], sample.target[:, b : b + 1])
+
+    def rest(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class Taught(OSTTP):
+    """With projections from seeds and a width of their own."""
+
+    def projection(self, state, number):
+        m, n = state.targets.shape[-1], state.layers[number].outputs[0]
+        return self.scale * (2 * draws.uniform(state.seed[number], 0, m * n) - 1).reshape(m, n)
+
+
+class NeverForgets(LearnsInTime):
+    """Goes on with neurons and traces from sequence to sequence."""
+
+    def sequence(self, sample, b):
+        return replace(super().sequence(sample, b), start=b == 0)
+
+
+class ForgetsTheMean(LearnsInTime):
+    """Takes the mean of the targets of a block, and not of all that were shown."""
+
+    def remembering(self, state, block):
+        return state
+
+
 class OnDevice(DeviceConformance):
     """The kit on devices of class `kind`."""
 
@@ -364,6 +444,36 @@ class TestDifferentiatesWrongly(OnDevice):
     kind = DifferentiatesWrongly
     fails = ("test_gradient_agrees_with_finite_differences",)
     message = "the gradient of parameter 4 is"
+
+
+class InTime(DeviceConformance):
+    """The kit on devices that learn in time."""
+
+    kind = LearnsInTime
+
+    @pytest.fixture
+    def device(self):
+        return self.kind()
+
+
+class TestLearnsInTime(InTime):
+    fails = ()
+    message = ""
+
+
+class TestNeverForgets(InTime):
+    kind = NeverForgets
+    fails = tuple(
+        f"test_learning_in_time_equals_the_rule_on_the_host[{case}]"
+        for case in ("target-tanh-False", "target-tanh-True", "local-fast_sigmoid-False", "error-triangle-False")
+    )
+    message = "what a device learns in time by itself is not what the host makes of its activities"
+
+
+class TestForgetsTheMean(InTime):
+    kind = ForgetsTheMean
+    fails = ("test_learning_in_time_equals_the_rule_on_the_host[target-tanh-True]",)
+    message = "what a device learns in time by itself is not what the host makes of its activities"
 
 
 @dataclass(frozen=True, kw_only=True)

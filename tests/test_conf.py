@@ -1,5 +1,9 @@
 """Every YAML in conf/ composes, names a class that exists, and gives it no key it does not take."""
 
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -8,6 +12,7 @@ from omegaconf import OmegaConf
 
 from hwtrain import config
 from hwtrain.config import conf_dir
+from hwtrain.core import joined
 from tests.emulators.conftest import needs
 
 CHOICES = sorted(
@@ -19,13 +24,14 @@ NEEDED = {
     ("device", "emulated_spiking"): ["network=snu", "cost=cross_entropy"],
     ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
     ("device", "serial"): ["device.port=/dev/ttyACM0"],
+    ("device", "serial_spiking"): ["device.port=/dev/ttyACM0", "network=snu", "cost=cross_entropy"],
     ("device", "replay"): ["device.transcript=bench.jsonl"],
     ("device", "cell_array"): ["device.resource=ASRL/dev/ttyACM0::INSTR"],
     ("device", "visa"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("device", "visa_bench"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("task", "file"): ["task.path=mine.csv"],
 }
-ELSEWHERE = ("cell_array", "function", "replay", "serial", "visa", "visa_bench")
+ELSEWHERE = ("cell_array", "function", "replay", "serial", "serial_spiking", "visa", "visa_bench")
 WITHOUT = {("device", name) for name in ELSEWHERE}  # nothing of the kind is here
 
 
@@ -112,3 +118,24 @@ def test_published_set_ups_are_left_as_published(composed, experiment, batch, pu
     wanted = {"tau_p": 1, "tau_x": 1, "tau_theta": 1, "eta_halves": None, "baseline": "shared", **published}
     assert settings.task.batch == batch
     assert {name: settings.algo[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("board", ["stm32f405", "mps2_an385"])
+def test_spoken_digits_are_learnt_to_the_same_bits_on_every_board(composed, board):
+    """experiment=boards_fsdd, its first recordings."""
+    if not (Path(os.environ.get("HWTRAIN_DATA", "data")) / "temporal").is_dir():
+        pytest.skip("needs the published temporal data: set HWTRAIN_DATA to a folder that has them")
+    ends = []
+    for each in ("host", board):
+        needs(each)
+        settings = composed("experiment=boards_fsdd", f"device.board={each}", "algo.block=4")
+        algorithm, task = config.build(settings.algo), config.build(settings.task)
+        device = config.build(settings.device)
+        state = algorithm.init(device.spec, np.uint32(settings.seed))
+        sample = joined([task.sample(state.seed, index) for index in algorithm.presents(state)])
+        before = state.theta
+        state, _ = algorithm.tell(state, sample, device.execute(algorithm.ask(state, sample)))
+        device.close()
+        assert np.abs(state.theta - before).max() > 0.01
+        ends.append(state.theta)
+    assert np.array_equal(*ends)

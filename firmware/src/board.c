@@ -469,7 +469,9 @@ static uint8_t stream(hwt_board_t *board, request_t *request) {
     const uint8_t *bytes = request->payload;
     const hwt_config_t *config = board->config;
     const hwt_network_t *network = &board->network;
-    const uint32_t length = 52u + 4u * (network->count - 1u);
+    const uint32_t seeds = 52u + 4u * (network->count - 1u);
+    const uint8_t given = request->count && (bytes[0] & HWT_STREAM_MEAN);
+    const uint32_t length = seeds + (given ? 4u * (hwt_outputs(network) + 1u) : 0u);
     hwt_stream_t stream;
     if (request->count != length)
         return refuse(request, HWT_BAD_LENGTH, length);
@@ -491,7 +493,8 @@ static uint8_t stream(hwt_board_t *board, request_t *request) {
     stream.low = hwt_get_float(bytes + 44);
     stream.high = hwt_get_float(bytes + 48);
     stream.seeds = bytes + 52;
-    if (stream.flags > (HWT_STREAM_START | HWT_STREAM_LEARN | HWT_STREAM_ACTIVITY | HWT_STREAM_CENTRE) ||
+    stream.sums = given ? bytes + seeds : 0;
+    if (stream.flags >= 2 * HWT_STREAM_MEAN ||
         !(board->streaming || (stream.flags & HWT_STREAM_START)) || !hwt_can_stream(network))
         return refuse(request, HWT_BAD_VALUE, 0);
     if (stream.reset > HWT_RESET_SOFT)
@@ -505,6 +508,9 @@ static uint8_t stream(hwt_board_t *board, request_t *request) {
             return refuse(request, HWT_BAD_VALUE, at);
     if (!limits_allowed(board, bytes + 44))
         return refuse(request, HWT_BAD_VALUE, 44);
+    for (uint32_t at = seeds; at < length; at += 4u)
+        if (!hwt_is_finite(bytes + at))
+            return refuse(request, HWT_BAD_VALUE, at);
     if (!has_slots(board, stream.slot, stream.steps))
         return refuse(request, HWT_NO_ROOM, config->samples_size / sample_length(board));
     uint32_t values = 1u + ((stream.flags & HWT_STREAM_ACTIVITY) ? hwt_nodes(network) : 0u), room = request->room / 4u;

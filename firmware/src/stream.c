@@ -254,6 +254,8 @@ void hwt_stream_run(hwt_board_t *board, const hwt_stream_t *stream, uint8_t *rep
         for (uint32_t i = 0; i < (board->streaming ? size - outputs - 1u : size); i++)
             memory[i] = 0.0f;
     board->streaming = 1;
+    for (uint32_t i = 0; stream->sums && i <= outputs; i++)
+        memory[size - outputs - 1u + i] = hwt_get_float(stream->sums + 4u * i);
     for (uint16_t t = 0; t < stream->steps; t++) {
         float cost = step(board, stream, hwt_sample(board, (uint16_t)(stream->slot + t)), v, signals, y);
         hwt_put_float(costs + 4u * t, cost);

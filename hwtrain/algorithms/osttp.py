@@ -46,10 +46,10 @@ from numpy.typing import NDArray
 from hwtrain import checks, draws
 from hwtrain.algorithms import traces
 from hwtrain.algorithms.traces import Seen, Trace
-from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, Measure, Program, Reading, Sample, counted
+from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, LearnInTime, Measure, Program, Reading, Sample, counted
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
-from hwtrain.optimize import Adam, Moments, Optimizer, moved
+from hwtrain.optimize import Adam, Descent, Moments, Optimizer, moved
 from hwtrain.sim.neurons import Surrogate, parameters
 from hwtrain.start import Glorot, Start
 
@@ -122,6 +122,9 @@ class OSTTP:
         hidden_rate: learning rate of the hidden layers, relative to `eta`.
         hidden_updates: updates after which hidden layers stop; None is never.
         reverse: sum whole sequences in reverse time, which is faster and the same up to rounding.
+        on_device: the device learns from `block` sequences by itself, one after another, by the cost that it measures;
+            `cost` and `state` then matter no more.
+        block: sequences the device learns from at once.
         optimizer: plain descent, momentum or Adam.
         start: first parameters.
     """
@@ -141,6 +144,8 @@ class OSTTP:
     hidden_rate: float = 1.0
     hidden_updates: int | None = None
     reverse: bool = False
+    on_device: bool = False
+    block: int = 50
     optimizer: Optimizer = field(default_factory=Adam)
     start: Start = field(default_factory=Glorot)
 
@@ -167,17 +172,34 @@ class OSTTP:
                 "algo.reverse sums whole sequences with diagonal traces: leave algo.update=sequence, algo.at_once=null "
                 "and algo.recurrence=diagonal"
             )
+        checks.flag("algo.on_device", self.on_device)
+        checks.whole("algo.block", self.block, why="sequences")
+        allowed = {
+            "algo/optimizer=descent": isinstance(self.optimizer, Descent),
+            "algo.update=step": self.update == "step",
+            "task.batch=1 (algo.batch=1)": self.batch == 1,
+            f"algo.signal={'|'.join(LearnInTime.SIGNALS)}": self.signal in LearnInTime.SIGNALS,
+            "algo.filter_by_readout=false": not self.filter_by_readout,
+            "algo.hidden_updates=null": self.hidden_updates is None,
+        }
+        if self.on_device and not all(allowed.values()):
+            raise ConfigError(
+                "algo.on_device: a device descends by plain steps at every step of one sequence after another. Set "
+                f"{', '.join(fix for fix, met in allowed.items() if not met)}, or algo.on_device=false."
+            )
 
     @property
     def needs(self) -> Can:
-        """Activities, and membranes unless they are estimated."""
+        """Activities, and membranes unless they are estimated; or all of it by itself."""
+        if self.on_device:
+            return Can.LEARN_IN_TIME | Can.OUTPUT
         return Can.ACTIVITY | (Can.MEMBRANES if self.state == "reported" else Can(0))
 
     def init(self, spec: DeviceSpec, seed: NDArray[np.uint32]) -> State:
         """The first state, for one seed per replica.
 
         Raises:
-            ConfigError: a layer is of another kind than dense, spiking or integrator.
+            ConfigError: a layer is of another kind than dense, spiking or integrator, or recurrent on the device.
         """
         if not spec.layers:
             raise ConfigError(f"OSTTP must know the layers of {spec.name!r}, which names none. Use algo=mgd.")
@@ -187,21 +209,31 @@ class OSTTP:
                     f"OSTTP trains dense, spiking and integrator layers that do not normalise; layer {number} of "
                     f"{spec.name!r} is {layer.kind!r}, normalise={layer.normalise}. Choose network=snu."
                 )
+            if self.on_device and layer.recurrent:
+                raise ConfigError(
+                    f"algo.on_device: devices learn in time without recurrence; layer {number} of {spec.name!r} sees "
+                    "its own activity. Set network.recurrent=false, or algo.on_device=false."
+                )
         theta = self.start(spec, seed)
+        if self.on_device:
+            theta = theta.astype(spec.dtype)
         zero, none = np.zeros_like(theta), np.zeros(theta.shape[:-1])
         targets = np.zeros((*theta.shape[:-1], spec.outputs))
-        kept = self._asleep(spec.layers, theta.shape[:-1], self.batch) if self._streams and self.batch else ()
+        follows = self._streams and self.batch and not self.on_device
+        kept = self._asleep(spec.layers, theta.shape[:-1], self.batch or 1) if follows else ()
         moments = self.optimizer.init(theta)
         return State(
             theta, zero, none, zero, moments, kept, targets, none, none, spec.layers, seed, spec.low, spec.high
         )
 
     def presents(self, state: State) -> range:
-        """A new batch of sequences when the last one has been presented to its end."""
-        return range(state.sample, state.sample + 1)
+        """A new batch of sequences when the last one has been presented to its end; a block of them."""
+        return range(state.sample, state.sample + (self.block if self.on_device else 1))
 
     def ask(self, state: State, sample: Sample) -> tuple[Command, ...]:
         """Bring the device to theta and present the next part."""
+        if self.on_device:
+            return Program(state.theta), self._block(state, sample)
         part = self._part(state, sample)
         if not part.start and not self._streams:
             raise ConfigError("a sample goes on with a sequence, of which algo.at_once=null keeps nothing. Set it.")
@@ -211,6 +243,8 @@ class OSTTP:
 
     def tell(self, state: State, sample: Sample, readings: Sequence[Reading]) -> tuple[State, Mapping[str, Array]]:
         """Follow the traces, multiply them with the signals; update at the end."""
+        if self.on_device:
+            return self._follow(state, sample, readings[0])
         part = self._part(state, sample)
         before = state.traces
         if part.start:
@@ -256,13 +290,59 @@ class OSTTP:
         return self._updated(state) if ended or self.update == "step" else state, metrics
 
     def gradient(self, state: State) -> Array | None:
-        """The estimate behind the last update."""
-        return state.estimate if state.updates else None
+        """The estimate behind the last update; unknown where the device learns by itself."""
+        return state.estimate if state.updates and not self.on_device else None
 
     def projection(self, state: State, number: int) -> Array:
         """B of hidden layer `number`, (..., m, n): a pure function of the seed."""
         m, n = state.targets.shape[-1], math.prod(state.layers[number].outputs)
         return self.scale * _projection(state.seed.tobytes(), state.seed.shape, number, m, n)
+
+    def _block(self, state: State, sample: Sample) -> LearnInTime:
+        """The sequences that the device learns from next by itself."""
+        if sample.x.shape[-2] != self.block:
+            raise ConfigError(
+                f"algo.on_device: the task presents {sample.x.shape[-2] / self.block:g} sequences at once; devices "
+                "learn in time from one after another. Set task.batch=1."
+            )
+        return LearnInTime(
+            sample=sample,
+            rate=self.eta * self.hidden_rate,
+            readout_rate=self.eta,
+            low=state.low,
+            high=state.high,
+            signal=self.signal,
+            seeds=np.stack([_projection_seed(state.seed, number) for number in range(len(state.layers) - 1)], axis=-1),
+            scale=self.scale * math.sqrt(6 / state.targets.shape[-1]),
+            shape=self.surrogate.shape,
+            slope=self.surrogate.slope,
+            height=self.surrogate.height,
+            centre=self.centre,
+            targets=state.targets if self.centre else None,
+            shown=state.shown if self.centre else None,
+        )
+
+    def _follow(self, state: State, sample: Sample, reading: Reading) -> tuple[State, Mapping[str, Array]]:
+        """What became of the device that has learnt; steps count as with the host in the loop."""
+        assert sample.target is not None and reading.theta is not None and reading.cost is not None
+        count = counted(np.broadcast_to(sample.target, (*state.cost.shape, *sample.target.shape[-3:])))
+        targets, shown, _ = self._wanted(state, sample.target, count)
+        each, rows = count.sum(axis=-2), count.sum(axis=(-2, -1))
+        spent = np.where(each > 0, reading.cost * each, 0.0).sum(axis=-1, dtype=np.float64)
+        cost = np.where(rows, spent / np.maximum(rows, 1), state.cost)
+        steps = self.block * sample.x.shape[-3]
+        state = replace(
+            state,
+            theta=reading.theta,
+            targets=targets,
+            shown=shown,
+            cost=cost,
+            sample=state.sample + self.block,
+            step=state.step + steps,
+            began=state.step + steps,
+            updates=state.updates + steps,
+        )
+        return state, {"cost": cost}
 
     def _observed(
         self, state: State, part: Sample, reading: Reading, before: Sequence[Trace]
@@ -398,5 +478,9 @@ def _finite(values: Sequence[Array]) -> tuple[list[Array], Array]:
 @lru_cache(maxsize=16)
 def _projection(seeds: bytes, shape: tuple[int, ...], number: int, m: int, n: int) -> Array:
     seed = np.frombuffer(seeds, np.uint32).reshape(shape)
-    drawn = draws.uniform(draws.derive(seed, f"target projection to layer {number}"), 0, m * n)
+    drawn = draws.uniform(_projection_seed(seed, number), 0, m * n)
     return math.sqrt(6 / m) * (2 * drawn - 1).reshape(*shape, m, n)
+
+
+def _projection_seed(seed: NDArray[np.uint32], number: int) -> NDArray[np.uint32]:
+    return draws.derive(seed, f"target projection to layer {number}")

@@ -566,7 +566,7 @@ class Learn:
         return np.frombuffer(payload, FLOAT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stream:
     """Present steps of a sequence to spiking neurons, one after another, and learn from each.
 
@@ -593,6 +593,7 @@ class Stream:
         low: parameters are kept within these.
         high: see `low`.
         seeds: of each hidden layer's projection.
+        sums: of the targets so far, and how many they were, (m + 1,); None goes on from what the board has.
     """
 
     slot: int
@@ -616,17 +617,20 @@ class Stream:
     low: float = -np.inf
     high: float = np.inf
     seeds: Sequence[int] = (0,)
+    sums: Floats | None = None
     kind: ClassVar[Kind] = Kind.STREAM
 
     def pack(self) -> bytes:
         """The payload."""
-        flags = self.start | self.learn << 1 | self.activity << 2 | self.centre << 3
-        return struct.pack(
+        flags = self.start | self.learn << 1 | self.activity << 2 | self.centre << 3 | (self.sums is not None) << 4
+        given = b"" if self.sums is None else self.sums.astype(FLOAT).tobytes()
+        settings = struct.pack(
             f"<BBBBHHfffffffffff{len(self.seeds)}I",
             flags, self.reset, self.signal, self.shape, self.slot, self.steps, self.decay, self.threshold, self.slope,
             self.height, self.readout_decay, self.readout_gain, self.rate, self.readout_rate, self.scale,
             self.low, self.high, *self.seeds,
         )  # fmt: skip
+        return settings + given
 
     def unpack(self, payload: bytes, nodes: int) -> tuple[Floats, Floats | None]:
         """Cost of every step, (t,), and activities of all layers one after another, (t, nodes); None unless asked for.

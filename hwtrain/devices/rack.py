@@ -29,6 +29,7 @@ from hwtrain.core import (
     Device,
     DeviceSpec,
     Learn,
+    LearnInTime,
     Measure,
     Probes,
     Program,
@@ -110,7 +111,7 @@ class Rack:
             match command:
                 case Program():
                     self._held = np.array(command.theta)
-                case Pulse() | Train() | Learn():
+                case Pulse() | Train() | Learn() | LearnInTime():
                     self._held = None
         return result
 
@@ -334,6 +335,15 @@ def _of(command: Command, index: int, replicas: tuple[int, ...]) -> Command:
                 wrong = wrong[index]
             local = None if command.local is None else command.local[index]
             return replace(command, sample=_own(command.sample, index, replicas), wrong=wrong, local=local)
+        case LearnInTime():
+            own, (targets, shown) = _own(command.sample, index, replicas), (command.targets, command.shown)
+            return replace(
+                command,
+                sample=own,
+                seeds=command.seeds[index],
+                targets=None if targets is None else targets[index],
+                shown=None if shown is None else shown[index],
+            )
     return command
 
 

@@ -1,7 +1,8 @@
 """A spiking network on a board: activity over the link, and learning in time by the board itself.
 
 The board holds the neurons of one sequence. So a batch is presented sequence by sequence, each from its start; only a
-single sequence can go on where it ended.
+single sequence can go on where it ended. A board that learns by itself is asked for its parameters at the end of every
+block; one that restarted is given those from before, and learns the block again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,27 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain import checks, costs, draws
-from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, Measure, Program, Reading, Sample, counted, inside
+from hwtrain import checks, costs
+from hwtrain.core import (
+    Array,
+    Can,
+    Command,
+    DeviceSpec,
+    Layer,
+    LearnInTime,
+    Measure,
+    Program,
+    Reading,
+    Sample,
+    counted,
+    inside,
+)
 from hwtrain.devices import messages
 from hwtrain.devices.link import Link, Restarted
 from hwtrain.devices.messages import Activation, Bias, Capability, DenseLayer, Resetting, Shape, Signal, Stream
@@ -24,43 +39,11 @@ from hwtrain.devices.spiking import Layered
 from hwtrain.emulators import Emulator
 from hwtrain.errors import ConfigError, DeviceError, LimitError
 from hwtrain.limits import check
-from hwtrain.sim.neurons import Surrogate
 
 Floats = NDArray[np.float32]
 
 RESTARTS = 16  # in a row, after which a board is given up
 _COSTS = {costs.MeanSquaredError: messages.Cost.MEAN_SQUARED_ERROR, costs.CrossEntropy: messages.Cost.CROSS_ENTROPY}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """How a board learns from a stream: the settings of `hwtrain.algorithms.osttp.OSTTP` with `update="step"`, one
-    sequence at a time, and plain descent.
-
-    Args:
-        rate: learning rate of the hidden layers.
-        readout_rate: of the last layer.
-        signal: "target", "local" or "error".
-        centre: project the target less its mean so far?
-        scale: half-width of the projection, times sqrt(6 / outputs).
-        seed: of the run, which names the projection.
-        surrogate: the derivative of a spike.
-    """
-
-    rate: float
-    readout_rate: float
-    signal: str = "target"
-    centre: bool = False
-    scale: float = 1.0
-    seed: int = 0
-    surrogate: Surrogate = field(default_factory=Surrogate)
-
-    def __post_init__(self) -> None:
-        for name in ("rate", "readout_rate", "scale"):
-            checks.number(f"lesson.{name}", getattr(self, name), low=0)
-        checks.one_of("lesson.signal", self.signal, tuple(signal.name.lower() for signal in Signal))
-        checks.flag("lesson.centre", self.centre)
-        checks.whole("lesson.seed", self.seed, low=0)
 
 
 class Streaming:
@@ -113,11 +96,10 @@ class Streaming:
             high=self._network.high,
             layers=self._layers,
             precision="single",
-            can=Can.COST | Can.OUTPUT | Can.ACTIVITY,
+            can=Can.COST | Can.OUTPUT | Can.ACTIVITY | Can.LEARN_IN_TIME,
         )
         self._theta: Floats = np.clip(np.zeros(self._network.size, np.float32), *limits)
         self._held: Floats | None = None  # on the board, where it is known
-        self._own = False  # has the board changed them by itself since?
         self._going = False  # is a sequence under way that could go on?
 
     @property
@@ -126,16 +108,16 @@ class Streaming:
         return self._spec
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
-        """Program and measure.
+        """Program, measure, learn.
 
         Raises:
             LimitError: a command that the board cannot carry out; nothing was sent.
             DeviceError: the board is lost for good, or with it the neurons of a sequence that should go on.
         """
         check(self._spec, commands)
-        samples = [command.sample for command in commands if isinstance(command, Measure)]
-        self._check_going_on(samples)
-        begin = self._theta
+        self._check_numbers(commands)
+        self._check_going_on(commands)
+        begin, going_on = self._theta, self._goes_on(commands)
         for _ in range(RESTARTS):
             try:
                 readings = []
@@ -145,62 +127,20 @@ class Streaming:
                             self._program(command.theta)
                         case Measure():
                             readings.append(self._measure(command))
+                        case LearnInTime():
+                            readings.append(self._learn(command))
                 return tuple(readings)
             except Restarted as error:
-                self._restarted(error, bool(samples) and not samples[0].start)
-                self._theta = begin
-        raise self._weak()
-
-    def learn(self, sample: Sample, lesson: Lesson) -> Array:
-        """Let the board learn from each step of each sequence, one sequence after another.
-
-        Steps without a target must stand at the end of a sequence; they are not presented.
-
-        Returns:
-            The cost of every step before it was learnt from, (t, b); NaN where none was presented.
-
-        Raises:
-            LimitError: the sample does not fit the network; nothing was sent.
-            DeviceError: the board is lost, and with it what it has learnt since parameters were read.
-        """
-        check(self._spec, [Measure(sample)])
-        self._check_going_on([sample])
-        assert sample.target is not None
-        count = counted(sample.target)
-        steps = count.sum(axis=0)
-        if not np.array_equal(count, np.arange(len(count))[:, None] < steps):
-            raise LimitError(
-                f"{self._spec.name!r} learns from every step that it is shown; a step without a target stands before "
-                "one that has it. Cut the sequence. Nothing was sent."
-            )
-        seen = np.full(count.shape, np.nan)
-        try:
-            self._load()
-            self._write(self._theta)
-            for b in range(count.shape[1]):
-                if steps[b]:
-                    rows = _rows(sample, self._room.outputs)[: steps[b], b]
-                    self._own = True
-                    seen[: steps[b], b], _ = self._stream(rows, sample.start, lesson, activity=False)
-            self._going = count.shape[1] == 1 and bool(steps[0])
-        except Restarted as error:
-            self._restarted(error, True)
-        return seen
-
-    def read(self) -> Floats:
-        """The parameters as the board holds them.
-
-        Raises:
-            DeviceError: the board is lost, and with it what it has learnt.
-        """
-        try:
-            self._load()
-            self._write(self._theta)
-            self._theta = self._held = self._parameters()
-        except Restarted as error:
-            self._restarted(error, True)
-        self._own = False
-        return self._theta
+                self._link.disturbances["restarts"] += 1
+                self._loaded, self._going, self._held, self._theta = False, False, None, begin
+                if going_on:
+                    raise DeviceError(
+                        f"{self._link.name}: {self._spec.name!r} restarted in the middle of a sequence, and lost its "
+                        "neurons. Present the sequence from its start."
+                    ) from error
+        raise DeviceError(
+            f"{self._link.name}: {self._spec.name!r} restarted {RESTARTS} times in a row. Is its supply strong enough?"
+        )
 
     def rest(self) -> None:
         """Tell the board to make its outputs safe; one that cannot be told does so by itself, after `watchdog`."""
@@ -235,44 +175,28 @@ class Streaming:
         self._link.exchange([self._network, messages.Watchdog(self._watchdog)], [float(self._network.size), 0.0])
         self._loaded, self._held, self._going = True, None, False
 
-    def _restarted(self, error: Restarted, lost: bool) -> None:
-        self._link.disturbances["restarts"] += 1
-        lost |= self._own
-        self._loaded, self._held, self._own, self._going = False, None, False, False
-        if lost:
-            raise DeviceError(
-                f"{self._link.name}: {self._spec.name!r} restarted in the middle of what only it knew, its neurons or "
-                "what it had learnt. Program it, and present the sequence from its start."
-            ) from error
-
-    def _weak(self) -> DeviceError:
-        return DeviceError(
-            f"{self._link.name}: {self._spec.name!r} restarted {RESTARTS} times in a row. Is its supply strong enough?"
-        )
-
     def _program(self, values: Array) -> None:
-        theta = values.astype(np.float32)
-        if not np.isfinite(theta).all():
-            raise LimitError("a parameter is too large for single precision. Nothing was sent.")
+        theta = _single(values)
         self._load()
         self._write(theta)
         self._theta = theta
 
     def _write(self, theta: Floats) -> None:
-        if self._own and theta is self._theta:
-            return  # what the board has come to
-        if not self._own and self._held is not None and np.array_equal(self._held.view("u4"), theta.view("u4")):
+        if self._held is not None and np.array_equal(self._held.view("u4"), theta.view("u4")):
             return
         most = self._room.floats_in
         requests = [messages.Write(at, theta[at : at + most]) for at in range(0, theta.size, most)]
-        self._held, self._own = None, False
+        self._held = None
         self._link.exchange(requests, [0.0] * len(requests))
         self._held = theta
 
-    def _parameters(self) -> Floats:
+    def _reading_back(self) -> list[messages.Request]:
+        """What asks for all parameters."""
         most, size = self._room.floats_out, self._network.size
-        asked = [messages.Read(at, min(most, size - at)) for at in range(0, size, most)]
-        *parts, digest = self._link.exchange([*asked, messages.Digest()], [8.0 * size] * (len(asked) + 1))
+        return [*(messages.Read(at, min(most, size - at)) for at in range(0, size, most)), messages.Digest()]
+
+    def _read_back(self, replies: Sequence[bytes]) -> Floats:
+        *parts, digest = replies
         theta = np.frombuffer(b"".join(parts), messages.FLOAT).astype(np.float32)
         if messages.Digest.unpack(digest)[1] != zlib.crc32(theta.astype(messages.FLOAT).tobytes()):
             raise DeviceError(
@@ -282,17 +206,40 @@ class Streaming:
 
     # ---- sequences ---------------------------------------------------------------------------------------------------
 
-    def _check_going_on(self, samples: Sequence[Sample]) -> None:
+    def _check_going_on(self, commands: Sequence[Command]) -> None:
         going = self._going
-        for sample in samples:
-            batch = sample.x.shape[-2]
-            if not sample.start and (batch > 1 or not going):
+        for command in commands:
+            if isinstance(command, LearnInTime):
+                going = False
+            if not isinstance(command, Measure):
+                continue
+            batch = command.sample.x.shape[-2]
+            if not command.sample.start and (batch > 1 or not going):
                 raise LimitError(
                     f"{batch} sequences shall go on in {self._spec.name!r}, which "
                     f"{'holds one at a time' if batch > 1 else 'has none under way'}. Present them from their start "
                     "(start=True), one at a time if they come in parts. Nothing was sent."
                 )
             going = batch == 1
+
+    def _check_numbers(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Program():
+                    _single(command.theta)
+                case Measure() | LearnInTime():
+                    _rows(command.sample, self._room.outputs)
+            if isinstance(command, LearnInTime) and command.centre and not self._room.sums:
+                raise LimitError(
+                    f"the mean of {self._room.outputs} targets does not fit into a request to {self._spec.name!r}. "
+                    "Set algo.centre=false, or choose a larger board. Nothing was sent."
+                )
+
+    @staticmethod
+    def _goes_on(commands: Sequence[Command]) -> bool:
+        """Does the first presentation go on with a sequence from before?"""
+        starts = [command.sample.start for command in commands if isinstance(command, Measure | LearnInTime)]
+        return starts[:1] == [False]
 
     def _measure(self, command: Measure) -> Reading:
         sample = command.sample
@@ -301,10 +248,13 @@ class Streaming:
         steps, batch = sample.x.shape[:2]
         seen, said = np.zeros((steps, batch), np.float32), np.zeros((steps, batch, self._room.nodes), np.float32)
         rows, wanted = _rows(sample, self._room.outputs), bool(command.observe & (Can.OUTPUT | Can.ACTIVITY))
+        stream = replace(self._stream, activity=wanted)
         for b in range(batch):
-            seen[:, b], activity = self._stream(rows[:, b], sample.start, None, activity=wanted)
-            if activity is not None:
-                said[:, b] = activity
+            requests = self._presented(rows[:, b], replace(stream, start=sample.start))
+            answers = self._answers(requests, self._exchange(requests))
+            seen[:, b] = np.concatenate([cost for cost, _ in answers])
+            if wanted:
+                said[:, b] = np.concatenate([activity for _, activity in answers if activity is not None])
         self._going = batch == 1
         layers = np.split(said, np.cumsum([layer.outputs for layer in self._network.layers])[:-1], axis=-1)
         cost = None
@@ -318,61 +268,152 @@ class Streaming:
             activity=tuple(layer[None] for layer in layers) if Can.ACTIVITY in command.observe else None,
         )
 
-    def _stream(
-        self, rows: Floats, start: bool, lesson: Lesson | None, *, activity: bool
-    ) -> tuple[Floats, Floats | None]:
-        """Costs (t,) and activities (t, nodes) of a sequence, or the next part of one."""
-        most = min(self._room.slots, self._room.floats_out // (1 + self._room.nodes * activity))
+    def _learn(self, block: LearnInTime) -> Reading:
+        """All sequences in one exchange, and what they have made of the parameters."""
+        assert block.sample.target is not None
+        rows, count = _rows(block.sample, self._room.outputs), counted(block.sample.target)
+        stream = self._lesson(block)
         requests: list[messages.Request] = []
-        streams: list[tuple[int, Stream]] = []
+        owners: list[tuple[int, bool]] = []  # of each stream, the sequence; and is it learnt from?
+        for b, length in enumerate(block.lengths):
+            start = True
+            for part in _runs(count[:length, b]):
+                learns = bool(count[part.start, b])
+                asked = self._presented(rows[part, b], replace(stream, start=start, learn=learns))
+                owners += [(b, learns) for request in asked if isinstance(request, Stream)]
+                requests, start, stream = requests + asked, False, replace(stream, sums=None)
+        self._load()
+        self._write(self._theta)
+        self._held = None
+        asked = self._reading_back()
+        replies = self._exchange([*requests, *asked])
+        self._held = self._theta = theta = self._read_back(replies[len(requests) :])
+        self._going = False
+        spent: list[list[Floats]] = [[] for _ in block.lengths]
+        for (b, learns), (cost, _) in zip(owners, self._answers(requests, replies), strict=True):
+            if learns:
+                spent[b].append(cost)
+        means = [np.concatenate(each).mean(dtype=np.float64) if each else np.nan for each in spent]
+        return Reading(cost=np.array(means), theta=theta.copy())
+
+    def _presented(self, rows: Floats, stream: Stream) -> list[messages.Request]:
+        """Requests that present a sequence, or its next part, as `stream` says of the first."""
+        most = self._most(stream)
+        requests: list[messages.Request] = []
         for at in range(0, len(rows), most):
             part = rows[at : at + most]
             for slot, row in enumerate(part):
                 for first in range(0, len(row), self._room.values_in):
                     requests.append(messages.Store(slot, row[first : first + self._room.values_in], first))
-            streams.append((len(requests), self._request(len(part), start and at == 0, lesson, activity)))
-            requests.append(streams[-1][1])
-        work = [float(3 * self._network.size * most) if isinstance(each, Stream) else 0.0 for each in requests]
-        self._going = False
-        replies = self._link.exchange(requests, work)
-        self._going = True
-        answers = [request.unpack(replies[index], self._room.nodes) for index, request in streams]
-        said = np.concatenate([each for _, each in answers if each is not None]) if activity else None
-        return np.concatenate([cost for cost, _ in answers]), said
+            requests.append(replace(stream, steps=len(part)))
+            stream = replace(stream, start=False, sums=None)
+        return requests
 
-    def _request(self, steps: int, start: bool, lesson: Lesson | None, activity: bool) -> Stream:
+    def _exchange(self, requests: Sequence[messages.Request]) -> list[bytes]:
+        size, work = float(self._network.size), []
+        for request in requests:
+            match request:
+                case Stream():
+                    work.append(3 * size * self._most(request))
+                case messages.Digest():
+                    work.append(8 * size)
+                case _:
+                    work.append(0.0)
+        self._going = False
+        return self._link.exchange(requests, work)
+
+    def _most(self, stream: Stream) -> int:
+        """Steps in one request."""
+        return min(self._room.slots, self._room.floats_out // (1 + self._room.nodes * stream.activity))
+
+    def _answers(
+        self, requests: Sequence[messages.Request], replies: Sequence[bytes]
+    ) -> list[tuple[Floats, Floats | None]]:
+        """Costs (t,) and activities (t, nodes) of every stream."""
+        pairs = zip(requests, replies, strict=False)
+        return [request.unpack(reply, self._room.nodes) for request, reply in pairs if isinstance(request, Stream)]
+
+    @property
+    def _stream(self) -> Stream:
+        """How the network answers, learning nothing."""
         first, last = self._layers[0], self._layers[-1]
         integrates = last.kind == "integrator"
-        own = Lesson(rate=0.0, readout_rate=0.0) if lesson is None else lesson
-        seeds = [
-            draws.derive(np.uint32(own.seed), f"target projection to layer {n}") for n in range(len(self._layers) - 1)
-        ]
         return Stream(
             slot=0,
-            steps=steps,
-            start=start,
-            learn=lesson is not None,
-            activity=activity,
-            centre=own.centre,
+            steps=0,
+            learn=False,
             reset=Resetting[first.reset.upper()],
-            signal=Signal[own.signal.upper()],
-            shape=Shape[own.surrogate.shape.upper()],
             decay=first.decay,
             threshold=first.threshold,
-            slope=own.surrogate.slope,
-            height=own.surrogate.height,
             readout_decay=last.decay if integrates else 0.0,
             readout_gain=last.gain if integrates else 1.0,
-            rate=own.rate,
-            readout_rate=own.readout_rate,
-            scale=own.scale * math.sqrt(6 / self._room.outputs),
             low=self._network.low,
             high=self._network.high,
-            seeds=[int(seed) for seed in seeds],
+            seeds=[0] * (len(self._layers) - 1),
+        )
+
+    def _lesson(self, block: LearnInTime) -> Stream:
+        """The same, learning as the block says."""
+        low, high = inside(block.low, block.high)
+        sums = None
+        if block.centre:
+            assert block.targets is not None and block.shown is not None
+            sums = np.append(block.targets, block.shown).astype(np.float32)
+        return replace(
+            self._stream,
+            centre=block.centre,
+            signal=Signal[block.signal.upper()],
+            shape=Shape[block.shape.upper()],
+            slope=block.slope,
+            height=block.height,
+            rate=block.rate,
+            readout_rate=block.readout_rate,
+            scale=block.scale,
+            low=float(low),
+            high=float(high),
+            seeds=[int(seed) for seed in block.seeds],
+            sums=sums,
         )
 
 
-class EmulatedStreaming(Streaming):
+class SerialStreaming(Streaming):
+    """One on a serial port.
+
+    Args:
+        port: device name or URL of pyserial.
+        network: see `Streaming`.
+        cost: see `Streaming`.
+        baudrate: bits per second; boards on USB ignore it.
+        low: lowest parameter value; None is open.
+        high: highest parameter value; None is open.
+        patience: how long the board may be silent, or unplugged, before the run fails [s]; work is allowed for beside.
+        watchdog: silence after which the board rests by itself [s]; 0 is never.
+        dtr: state of the DTR line, which resets many boards when the port opens; None leaves it to the system.
+
+    Raises:
+        ConfigError: a setting is wrong, or network or cost do not fit the board.
+        ConnectError: the port cannot be opened, or nothing there speaks our protocol; says which, and the next move.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        network: Layered,
+        cost: costs.Cost,
+        baudrate: int = 115200,
+        low: float | None = None,
+        high: float | None = None,
+        patience: float = 10.0,
+        watchdog: float = 10.0,
+        dtr: bool | None = None,
+    ) -> None:
+        checks.text("device.port", port)
+        checks.whole("device.baudrate", baudrate, low=50, why="bits per second")
+        checks.number("device.patience", patience, low=0, above=True, why="seconds")
+        super().__init__(Link(Opener(port, baudrate, dtr), port, patience), network, cost, low, high, watchdog)
+
+
+class EmulatedStreaming(SerialStreaming):
     """Firmware is built, started in an emulator, reached over its serial port, and ended on every way out.
 
     Args:
@@ -402,11 +443,9 @@ class EmulatedStreaming(Streaming):
         patience: float = 10.0,
         watchdog: float = 10.0,
     ) -> None:
-        checks.number("device.patience", patience, low=0, above=True, why="seconds")
         self.emulator = Emulator(board, route)
         try:
-            link = Link(Opener(self.emulator.url), self.emulator.url, patience)
-            super().__init__(link, network, cost, low, high, watchdog)
+            super().__init__(self.emulator.url, network, cost, low=low, high=high, patience=patience, watchdog=watchdog)
         except BaseException:
             self.emulator.stop()
             raise
@@ -426,6 +465,7 @@ class _Room:
         self.slots = min(identity.sample_values // (network.inputs + widths[-1]), 0xFFFF)
         self.floats_in, self.floats_out = (identity.receive - 16) // 4, (identity.reply - 15) // 4
         self.values_in = (identity.receive - 20) // 4
+        self.sums = 64 + 4 * (len(widths) + self.outputs) <= identity.receive  # do those of targets fit into STREAM?
         if Capability.STREAM not in identity.can:
             raise ConfigError(
                 f"the board {identity.name!r} was built without spiking neurons. Use a larger board, or build its "
@@ -465,6 +505,20 @@ def _network(layers: Sequence[Layer], cost: costs.Cost, low: float, high: float)
     told = [DenseLayer(layer.outputs[0], activations[layer.activation], Bias.SUBTRACT) for layer in hidden]
     told.append(DenseLayer(last.outputs[0], Activation.LINEAR, Bias[last.bias.upper()]))
     return messages.Network(layers[0].inputs[0], tuple(told), _COSTS[type(cost)], low, high)
+
+
+def _runs(count: NDArray[np.bool_]) -> list[slice]:
+    """Where steps have a target, and where they have none, (t,)."""
+    ends = [0, *np.flatnonzero(np.diff(count)) + 1, len(count)]
+    return [slice(int(a), int(b)) for a, b in pairwise(ends) if a < b]
+
+
+def _single(values: Array) -> Floats:
+    with np.errstate(over="ignore"):  # refused
+        theta = values.astype(np.float32)
+    if not np.isfinite(theta).all():
+        raise LimitError("a parameter is too large for single precision. Nothing was sent.")
+    return theta
 
 
 def _rows(sample: Sample, outputs: int) -> Floats:

@@ -81,7 +81,7 @@ def shd(
     """Spoken digits in English and German through a model of the cochlea: 700 channels, 20 words.
 
     Cramer, Stradmann, Schemmel, Zenke, IEEE TNNLS 33, 2744 (2022). The user's own shd_train.h5 and shd_test.h5, as the
-    authors publish them, unpacked; reading them takes the package h5py.
+    authors publish them, unpacked; reading them takes h5py (the extra hwtrain[hdf5]).
 
     Args:
         batch: recordings presented at once.
@@ -110,7 +110,7 @@ def _heidelberg(path: Path, steps: int, seconds: float, when: str, accounts: lis
     try:
         h5py: Any = importlib.import_module("h5py")
     except ImportError as error:
-        raise DataError(f"{path} is an HDF5 file; reading it takes the package h5py: pip install h5py") from error
+        raise DataError(f"{path} is an HDF5 file; reading it takes h5py: pip install 'hwtrain[hdf5]'") from error
     content = folder.read(path)
     try:
         with h5py.File(io.BytesIO(content), "r") as file:

@@ -34,6 +34,9 @@ TIMES = [{"at_once": 1, "batch": BATCH}, {"at_once": 4, "batch": BATCH}, {"at_on
 EXACT = 1e-12
 
 
+ALONE = {"on_device": True, "update": "step", "batch": 1}
+
+
 def network(**settings):
     return snu(**{"sizes": [6, HIDDEN, 4], "threshold": 0.4} | settings)
 
@@ -423,6 +426,14 @@ class TestOnDenseLayers:
         ({"reverse": True, "recurrence": "full"}, r"algo\.reverse sums whole sequences"),
         ({"eta": -1.0}, r"algo\.eta"),
         ({"state": "known"}, r"algo\.state"),
+        ({"on_device": 1}, r"algo\.on_device"),
+        ({**ALONE, "block": 0}, r"algo\.block"),
+        ({**ALONE, "optimizer": Adam()}, r"Set algo/optimizer=descent, or algo\.on_device=false"),
+        ({**ALONE, "update": "sequence"}, r"Set algo\.update=step, or"),
+        ({**ALONE, "batch": 3}, r"Set task\.batch=1 .*, or"),
+        ({**ALONE, "signal": "transport"}, r"Set algo\.signal=target\|local\|error, or"),
+        ({**ALONE, "filter_by_readout": True}, r"Set algo\.filter_by_readout=false, or"),
+        ({**ALONE, "hidden_updates": 7}, r"Set algo\.hidden_updates=null, or"),
     ],
 )
 def test_settings_that_do_not_fit(settings, says):
@@ -439,6 +450,15 @@ def test_what_else_is_refused():
         learn().init(Simulated(Network((pool((4, 4, 1)), dense(4, 1))), COSTS["mse"]).spec, seed)
     with pytest.raises(ConfigError, match="goes on with a sequence"):
         learn().ask(learn().init(spec, seed), replace(sample, start=False))
+    with pytest.raises(
+        ConfigError, match=r"devices learn in time without recurrence; layer 1 of 'spiking'.*recurrent=false"
+    ):
+        learn(**ALONE).init(Spiking(network(recurrent=True), COSTS["mse"]).spec, seed)
+    alone = learn(**ALONE, block=1)
+    with pytest.raises(ConfigError, match=r"presents 3 sequences at once.*task\.batch=1"):
+        alone.ask(alone.init(spec, seed), sample)
+    with pytest.raises(CapabilityError, match="OSTTP needs LEARN_IN_TIME"):
+        Trainer(alone, device, ECHO, COSTS["mse"], Budget(steps=1), InMemory(1))
     with pytest.raises(ConfigError, match=r"algo\.batch is 7; the task presents 3 sequences"):
         learn(batch=7, at_once=1).ask(learn(batch=7, at_once=1).init(spec, seed), sample)
 

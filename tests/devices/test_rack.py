@@ -15,6 +15,7 @@ from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
+from tests.broken import LearnsInTime
 from tests.emulators.conftest import needs
 
 NETWORK = mlp([3, 2, 2])
@@ -73,6 +74,16 @@ class TestReplicas(DeviceConformance):
     @pytest.fixture
     def single(self):
         return lambda index: chip(4 + index, activation_variation=0.1)
+
+
+class TestReplicasInTime(DeviceConformance):
+    """Each learns from sequences of its own, by projections of its own."""
+
+    @pytest.fixture
+    def device(self):
+        made = rack(LearnsInTime, count=2)
+        yield made
+        made.close()
 
 
 class TestAveraged(DeviceConformance):

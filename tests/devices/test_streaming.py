@@ -1,5 +1,7 @@
 """Spiking networks on a board: the kit on the host twin, the simulator beside it, and learning by the board itself."""
 
+import json
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -8,21 +10,25 @@ import pytest
 from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.conformance import DeviceConformance
 from hwtrain.core import Can, Measure, Program, Sample
-from hwtrain.costs import CrossEntropy, MeanSquaredError
+from hwtrain.costs import CrossEntropy
 from hwtrain.devices.link import Link
 from hwtrain.devices.messages import Network as Told
 from hwtrain.devices.messages import Reset
 from hwtrain.devices.serial import Opener
 from hwtrain.devices.spiking import Spiking
-from hwtrain.devices.streaming import Lesson, Streaming
+from hwtrain.devices.streaming import Streaming
 from hwtrain.emulators import Emulator
-from hwtrain.errors import ConfigError, DeviceError, LimitError
+from hwtrain.errors import CapabilityError, ConfigError, DeviceError, LimitError
 from hwtrain.optimize import Descent
+from hwtrain.recorder import InMemory
 from hwtrain.sim.neurons import Surrogate
 from hwtrain.sim.spiking import snu
 from hwtrain.start import Uniform
 from hwtrain.tasks.music import FrameNLL
+from hwtrain.trainer import Budget, Trainer
+from tests.devices.test_board import Restarting
 from tests.emulators.conftest import needs
+from tests.processes import command, killed_ten_times
 
 NETWORKS = {
     "hard": snu([3, 5, 4, 2], threshold=0.2),
@@ -65,13 +71,19 @@ def random(network, seed=0):
 
 class TestKit(DeviceConformance):
     @pytest.fixture(params=NETWORKS)
-    def device(self, make, request):
-        return make(NETWORKS[request.param], MeanSquaredError())
+    def device(self, make, request, minimised):
+        return make(NETWORKS[request.param], minimised)
 
     @pytest.fixture
     def sample(self, device):
         rng = np.random.default_rng(1)
         return Sample(rng.random((5, 3, 3)), rng.random((5, 3, 2)))
+
+
+class TestKitOfClasses(TestKit):
+    @pytest.fixture
+    def minimised(self):
+        return CrossEntropy()
 
 
 class TestBesideTheSimulator:
@@ -117,6 +129,25 @@ class TestBesideTheSimulator:
         np.testing.assert_allclose(*ends, atol=2e-6)
 
 
+RULE = {"eta": 0.04, "hidden_rate": 0.5, "update": "step", "batch": 1, "optimizer": Descent(), "start": Uniform(-1, 1)}
+
+
+def osttp(**settings):
+    return OSTTP(**RULE | {"cost": CrossEntropy()} | settings)
+
+
+def learnt(device, rule, sample, restarted=lambda: None):
+    """The state after all sequences of a sample, the board learning by itself; and the mean costs of its blocks."""
+    state, costs = rule.init(device.spec, np.uint32(7)), []
+    for first in range(0, sample.x.shape[1], rule.block):
+        part = slice(first, first + rule.block)
+        block = Sample(sample.x[:, part], sample.target[:, part])
+        state, metrics = rule.tell(state, block, device.execute(rule.ask(state, block)))
+        costs.append(float(metrics["cost"]))
+        restarted()
+    return state, costs
+
+
 class TestLearningByItself:
     @pytest.mark.parametrize(
         "settings",
@@ -126,48 +157,120 @@ class TestLearningByItself:
     @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
     def test_it_is_the_rule(self, make, network, settings):
         """The board's own steps are those of a host in the loop of a simulator, sequence by sequence."""
-        lesson = Lesson(rate=0.02, readout_rate=0.04, seed=7, **settings)
-        rule = OSTTP(
-            eta=0.04, hidden_rate=0.5, cost=CrossEntropy(), update="step", batch=1, optimizer=Descent(),
-            start=Uniform(-1, 1), **settings,
-        )  # fmt: skip
-        simulated = Spiking(network, CrossEntropy(), low=-4, high=4)
-        state = rule.init(simulated.spec, np.uint32(7))
-        state = replace(state, theta=state.theta.astype(np.float32).astype(float))
-        device = make(network)
-        device.execute([Program(state.theta)])
-        sample = show(network, 12, 2)
+        simulated, sample = Spiking(network, CrossEntropy(), low=-4, high=4), show(network, 12, 2)
         sample.target[9:, 1] = np.nan  # the second one ends early
-        costs = device.learn(sample, lesson)
+        rule = osttp(**settings)
+        state = rule.init(simulated.spec, np.uint32(7))
+        state, costs = replace(state, theta=state.theta.astype(np.float32).astype(float)), []
         for b, steps in enumerate((12, 9)):
-            own = Sample(sample.x[:steps, b : b + 1], sample.target[:steps, b : b + 1])
-            for t in range(steps):
+            own, spent = Sample(sample.x[:, b : b + 1], sample.target[:, b : b + 1]), []
+            while state.sample == b:
                 state, metrics = rule.tell(state, own, simulated.execute(rule.ask(state, own)))
-                assert costs[t, b] == pytest.approx(metrics["cost"], abs=1e-5)
-        assert np.isnan(costs[9:, 1]).all()
-        np.testing.assert_allclose(device.read(), state.theta, atol=2e-6)
+                spent.append(metrics["cost"])
+            costs.append(np.mean(spent[:steps]))
+        ended, seen = learnt(make(network), osttp(on_device=True, block=1, **settings), sample)
+        np.testing.assert_allclose(ended.theta, state.theta, atol=2e-6)
+        np.testing.assert_allclose(seen, costs, atol=1e-5)
+        assert (ended.step, ended.updates, ended.sample) == (state.step, state.updates, state.sample)
+        assert np.array_equal(ended.targets, state.targets)
 
-    def test_in_parts_as_at_once(self, make):
-        network = NETWORKS["soft"]
-        sample, lesson, ends = show(network), Lesson(rate=0.05, readout_rate=0.05), []
-        for cuts in ([6], [2, 4, 6]):
-            device, at = make(network), 0
-            device.execute([Program(random(network))])
-            for end in cuts:
-                device.learn(Sample(sample.x[at:end], sample.target[at:end], at == 0), lesson)
-                at = end
-            ends.append(device.read().tobytes())
+    @pytest.mark.parametrize("centre", [False, True])
+    def test_blocks_of_any_size_and_restarts_between_them_change_no_bit(self, make, centre):
+        sample, ends = show(NETWORKS["hard"], 7, 4), []
+        for block in (1, 2, 4):
+            for restarts in (False, True):
+                device = make()
+                reset = (lambda device=device: device._link.exchange([Reset()], [0.0])) if restarts else lambda: None
+                state, _ = learnt(device, osttp(on_device=True, block=block, centre=centre), sample, reset)
+                assert device.counts()["disturbances"].get("restarts", 0) == restarts * (4 // block - 1)
+                ends.append(state.theta.tobytes())
+                device.close()
+        assert len(set(ends)) == 1
+
+    @pytest.mark.parametrize("board", ["host", "stm32f405"])
+    def test_a_board_that_restarts_between_request_and_reply(self, make, board):
+        needs(board)
+        sample, rule = show(NETWORKS["hard"], 7, 40), osttp(on_device=True, block=4, centre=True)
+        calm, _ = learnt(make(), rule, sample)
+        emulator = Emulator(board)
+        port = Restarting(emulator)
+        device = Streaming(Link(port, board), NETWORKS["hard"], CrossEntropy(), -4, 4)
+        port.left = 12
+        rough, _ = learnt(device, rule, sample)
+        counts = device.counts()["disturbances"]
+        device.close()
+        emulator.stop()
+        assert len(port.restarts) == 3
+        assert 1 <= counts["restarts"] <= 3
+        assert np.array_equal(rough.theta, calm.theta)
+
+    def test_parameters_travel_once_a_block(self, make):
+        """They are written before the first block, and read after each."""
+        network, sizes = NETWORKS["hard"], {}
+        for block in (1, 4):
+            device = make(network)
+            learnt(device, osttp(on_device=True, block=block), show(network, 7, 4))
+            sizes[block] = device.counts()["traffic"]
             device.close()
-        assert ends[0] == ends[1]
+        each = 4 * network.size  # bytes
+        saved = sizes[1]["bytes received"] - sizes[4]["bytes received"]
+        assert 3 * each < saved < 3 * (each + 60)  # and the frames of READ and DIGEST
+        assert sizes[1]["bytes sent"] - sizes[4]["bytes sent"] < 3 * 60
 
     def test_measuring_after_learning_is_of_what_was_learnt(self, make):
         network = NETWORKS["hard"]
         device, sample = make(network), show(network)
-        device.execute([Program(random(network))])
-        device.learn(sample, Lesson(rate=0.1, readout_rate=0.1))
+        state, _ = learnt(device, osttp(on_device=True, block=1), sample)
         (reading,) = device.execute([Measure(sample)])
-        (wanted,) = Spiking(network, CrossEntropy()).execute([Program(device.read()), Measure(sample)])
+        (wanted,) = Spiking(network, CrossEntropy()).execute([Program(state.theta), Measure(sample)])
         assert reading.cost == pytest.approx(wanted.cost, rel=1e-6)
+
+    def test_sequences_without_targets_teach_nothing(self, make):
+        device, sample = make(), show(NETWORKS["hard"], 7, 2)
+        sample.target[:, 1] = np.nan
+        both, costs = learnt(device, osttp(on_device=True, block=2), sample)
+        alone, only = learnt(device, osttp(on_device=True, block=1), Sample(sample.x[:, :1], sample.target[:, :1]))
+        assert np.array_equal(both.theta, alone.theta)
+        assert costs == only
+        (command,) = osttp(on_device=True, block=2).ask(both, sample)[1:]
+        assert (command.measurements, command.updates) == (7, 7)
+
+    def test_the_trainer_counts_steps(self, make):
+        """A measurement for each step presented, a write for each that has a target; as with the host in the loop."""
+        sample = show(NETWORKS["hard"], 7, 4)
+        sample.target[5:, 1] = sample.target[2, 3] = np.nan
+        task = Shown(sample)
+        counts = []
+        for settings in ({"on_device": True, "block": 2}, {"state": "estimated"}):
+            rule = osttp(**settings)
+            device = make()
+            result = Trainer(rule, device, task, CrossEntropy(), Budget(steps=28), InMemory()).run()
+            device.close()
+            assert (result.state.step, result.state.updates, result.outcome) == (28, 28, "completed")
+            counts.append(result.counts)
+        assert [count.writes for count in counts] == [1 + 25] * 2  # the first parameters too
+        assert [count.baseline for count in counts] == [26, 28]  # the host presents a sequence to the task's last step
+
+
+class Shown:
+    """The sequences of a sample, one at a time."""
+
+    name, inputs, outputs = "shown", 3, 2
+
+    def __init__(self, sample):
+        self._sample = sample
+
+    def sample(self, seed, index):
+        return Sample(self._sample.x[:, index : index + 1], self._sample.target[:, index : index + 1])
+
+    def held_out(self, limit):
+        return self.sample(0, 0)
+
+    seen = held_out
+
+
+def begun(device):
+    return osttp(on_device=True).init(device.spec, np.uint32(7))
 
 
 class TestWhatIsRefused:
@@ -205,18 +308,49 @@ class TestWhatIsRefused:
             device.execute([Measure(two)])
         device.execute([Measure(replace(two, start=True))])
         with pytest.raises(LimitError, match="none under way"):
-            device.learn(one, Lesson(rate=0.1, readout_rate=0.1))
+            device.execute([Measure(one)])
+        block = osttp(on_device=True, block=1).ask(begun(device), show(network))[1]
+        with pytest.raises(LimitError, match="none under way"):
+            device.execute([Measure(replace(one, start=True)), block, Measure(one)])
 
-    def test_a_step_without_a_target_before_one_that_has_it(self, make):
-        sample = show(NETWORKS["hard"])
-        sample.target[2] = np.nan
-        with pytest.raises(LimitError, match="Cut the sequence"):
-            make().learn(sample, Lesson(rate=0.1, readout_rate=0.1))
+    @pytest.mark.parametrize(
+        ("change", "error", "says"),
+        [
+            ({"signal": "transport"}, CapabilityError, "'transport' is no signal .* target, local, error"),
+            ({"shape": "box"}, CapabilityError, "'box' is no surrogate .* tanh, fast_sigmoid, triangle"),
+            ({"sample": Sample(np.zeros((6, 1, 3)))}, LimitError, "without a target"),
+            ({"sample": Sample(np.zeros((6, 1, 4)), np.zeros((6, 1, 2)))}, LimitError, "sample of shape"),
+            ({"sample": Sample(np.zeros((6, 0, 3)), np.zeros((6, 0, 2)))}, LimitError, "no sequences"),
+            ({"sample": Sample(np.zeros((6, 1, 3)), np.zeros((6, 1, 2)), start=False)}, LimitError, "from their start"),
+            ({"sample": Sample(np.full((6, 1, 3), np.nan), np.zeros((6, 1, 2)))}, LimitError, "not finite"),
+            ({"rate": np.nan}, LimitError, "the rate .* is nan"),
+            ({"height": np.inf}, LimitError, "the height .* is inf"),
+            ({"seeds": np.zeros(1, np.uint32)}, LimitError, r"the seeds .* of shape \(2,\), not of shape \(1,\)"),
+            ({"centre": True}, LimitError, r"the targets .* of shape \(2,\), not none"),
+            ({"low": -5.0}, LimitError, "would keep parameters within -5 to 4"),
+        ],
+    )
+    def test_blocks(self, make, change, error, says):
+        device, sample = make(), show(NETWORKS["hard"])
+        program, block = osttp(on_device=True, block=1).ask(begun(device), sample)
+        before = dict(device.counts()["traffic"])
+        with pytest.raises(error, match=f"{says}.*Nothing was sent"):
+            device.execute([program, replace(block, **change)])
+        assert device.counts()["traffic"] == before
 
-    @pytest.mark.parametrize("change", [{"rate": -1.0}, {"signal": "transport"}, {"seed": -1}, {"centre": 1}])
-    def test_lessons(self, change):
-        with pytest.raises(ConfigError, match="lesson"):
-            Lesson(**{"rate": 0.1, "readout_rate": 0.1} | change)
+    def test_a_mean_that_does_not_fit_into_a_request(self, make):
+        network = snu([3, 4, 500], threshold=0.2)
+        device, rule = make(network), osttp(on_device=True, block=1, centre=True)
+        device._room.sums = False  # as on a board of small requests
+        sample = Sample(np.zeros((2, 1, 3)), np.zeros((2, 1, 500)))
+        with pytest.raises(LimitError, match=r"mean of 500 targets does not fit.*Nothing was sent"):
+            device.execute(rule.ask(rule.init(device.spec, np.uint32(0)), sample))
+
+    def test_devices_that_do_not(self):
+        network = NETWORKS["hard"]
+        device = Spiking(network, CrossEntropy(), low=-4, high=4)
+        with pytest.raises(CapabilityError, match="wants LEARN_IN_TIME"):
+            device.execute(osttp(on_device=True, block=1).ask(begun(device), show(network)))
 
 
 class TestRestarts:
@@ -233,17 +367,38 @@ class TestRestarts:
         assert after == before
         assert device.counts()["disturbances"]["restarts"] == 1
 
-    def test_what_only_the_board_knew_is_lost(self, make):
+    def test_a_sequence_that_only_the_board_knew_is_lost(self, make):
         device, sample = make(), show(NETWORKS["hard"])
         device.execute([Measure(sample)])
         self.restart(device)
-        with pytest.raises(DeviceError, match="in the middle of what only it knew"):
+        with pytest.raises(DeviceError, match="in the middle of a sequence"):
             device.execute([Measure(replace(sample, start=False))])
-        device.execute([Measure(sample)])
-        self.restart(device)
-        with pytest.raises(DeviceError, match="Program it"):
-            device.learn(sample, Lesson(rate=0.1, readout_rate=0.1))
-        assert np.isfinite(device.learn(sample, Lesson(rate=0.1, readout_rate=0.1))).all()
+
+
+@pytest.mark.slow
+def test_host_killed_ten_times(tmp_path):
+    """SIGKILL at ten random moments; the board lives on, and is taken over by the next host."""
+    needs("host")
+    words = (
+        "task=xor", "task.batch=1", "network=snu", "network.sizes=[2,8,1]", "algo=osttp", "algo/optimizer=descent",
+        "algo.update=step", "algo.centre=true", "algo.on_device=true", "device=serial_spiking", "budget.steps=20000",
+        "evaluate.every=500", "recorder.every=100", "recorder.checkpoint_seconds=0", "recorder.report=false",
+    )  # fmt: skip
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    emulator = Emulator("host")
+    line = command(*words, f"device.port={emulator.url}", f"hydra.run.dir={calm}")
+    subprocess.run(line, check=True, capture_output=True)
+    emulator.stop()
+    emulator = Emulator("host")
+    lines = len((calm / "metrics.jsonl").read_text().splitlines())
+    killed_ten_times(rough, (*words, f"device.port={emulator.url}"), lines)
+    emulator.stop()
+    with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
+        assert all(np.array_equal(one[key], other[key]) for key in one.files if key != "progress.seconds")
+        assert np.ptp(one["state.theta"]) > 0
+    one, other = (json.loads((folder / "run.json").read_text()) for folder in (calm, rough))
+    for key in ("outcome", "steps", "counts", "metrics"):
+        assert one[key] == other[key]
 
 
 def test_sizes_are_those_of_the_protocol():

@@ -106,6 +106,11 @@ static void sound_frame(const hwt_board_t *board) {
             hwt_put_float(frame + 16 + 4u * i, (float)(draw() % 100u) * 0.1f);
         hwt_put_float(frame + 52, -1.5f);
         hwt_put_float(frame + 56, 1.5f);
+        if (draw() % 4u == 0 && board->network.count && hwt_outputs(&board->network) < 5u) { /* sums of the targets */
+            frame[8] |= HWT_STREAM_MEAN;
+            for (uint16_t c = 0; c <= hwt_outputs(&board->network); c++, length = (uint16_t)(length + 4u))
+                hwt_put_float(frame + 8u + length, (float)(draw() % 5u));
+        }
     }
     hwt_encode(frame, (uint16_t)(8u + length), put_in, NULL);
 }

@@ -45,6 +45,8 @@ class Board:
             pairs = self.parts[:-1]
             self.traces = [[np.zeros_like(w), np.zeros_like(b)] for w, b in pairs]
             self.readout = [np.zeros(len(self.parts[-1][0]), f32), np.zeros(len(self.parts[-1][1]), f32)]
+        if request.sums is not None:
+            self.sums, self.shown = request.sums[:-1].astype(f32), f32(request.sums[-1])
         steps = [self.step(request, row) for row in self.samples[request.slot :][: request.steps]]
         return np.array([cost for cost, _ in steps], f32), np.stack([np.concatenate(ys) for _, ys in steps])
 

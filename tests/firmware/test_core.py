@@ -204,7 +204,7 @@ def test_wire_constants_are_the_same_in_c_and_python():
         python |= {f"{enum.__name__.upper()}_{member.name}": int(member) for member in enum}
     python |= {f"CAN_{member.name}": int(member) for member in messages.Capability}
     python |= {f"RESET_{member.name}": int(member) for member in messages.Resetting}
-    python |= {"STREAM_START": 1, "STREAM_LEARN": 2, "STREAM_ACTIVITY": 4, "STREAM_CENTRE": 8}
+    python |= {"STREAM_START": 1, "STREAM_LEARN": 2, "STREAM_ACTIVITY": 4, "STREAM_CENTRE": 8, "STREAM_MEAN": 16}
     python |= {"REPLY": messages.REPLY, "ANTITHETIC": messages.ANTITHETIC, "FLOAT32": 0, "UINT8": 1}
     assert python == c
 

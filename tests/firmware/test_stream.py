@@ -128,6 +128,14 @@ class TestEveryBoard:
         for _ in range(3):
             agree(able, mirror, replace(request, slot=0, steps=6, activity=False))
 
+    def test_the_mean_of_targets_goes_on_from_what_is_given(self, able):
+        mirror = load(able, network())
+        request = Stream(slot=0, steps=6, **SETTINGS["centred"])
+        agree(able, mirror, replace(request, sums=np.array([2.5, 0, 1.5, 4], np.float32)))
+        assert same_bits(mirror.shown, 10)
+        agree(able, mirror, request)
+        assert same_bits(mirror.shown, 16)
+
     def test_a_repeated_request_is_not_executed_again(self, able):
         mirror = load(able, network())
         request = Stream(slot=0, steps=6, **FIRST)
@@ -270,6 +278,8 @@ class TestStreams:
             ({"low": -5}, Status.BAD_VALUE),
             ({"low": 3.9}, Status.BAD_VALUE),
             ({"seeds": (1,)}, Status.BAD_LENGTH),
+            ({"sums": np.zeros(3, np.float32)}, Status.BAD_LENGTH),
+            ({"sums": np.array([0, np.nan, 0, 1], np.float32)}, Status.BAD_VALUE),
             ({"steps": 0}, Status.NO_ROOM),
             ({"steps": 1100}, Status.NO_ROOM),
             ({"steps": 70, "activity": True}, Status.NO_ROOM),

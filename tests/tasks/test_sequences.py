@@ -339,7 +339,7 @@ class TestEvents:
     def test_without_the_package(self, heidelberg, monkeypatch):
         folder = heidelberg()
         monkeypatch.setitem(sys.modules, "h5py", None)
-        with pytest.raises(DataError, match="pip install h5py"):
+        with pytest.raises(DataError, match=r"pip install 'hwtrain\[hdf5\]'"):
             shd(data_dir=str(folder))
 
     @pytest.mark.parametrize("setting", [{"steps": 0}, {"seconds": 0.0}, {"when": "never"}])

@@ -193,6 +193,7 @@ typedef struct hwt_stream {
     float scale;           /* half-width of the projections */
     float low, high;       /* parameters are kept within these */
     const uint8_t *seeds;  /* of each hidden layer's projection, four bytes each */
+    const uint8_t *sums;   /* of the targets so far, and how many they were; or 0: those that the board has */
 } hwt_stream_t;
 
 /* Are the layers spiking ones or soft ones, and a linear read-out? */

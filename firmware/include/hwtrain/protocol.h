@@ -48,7 +48,13 @@ enum hwt_baseline { HWT_BASELINE_NONE = 0, HWT_BASELINE_SHARED = 1, HWT_BASELINE
 enum hwt_rule { HWT_FORWARD_FORWARD = 0, HWT_SYMBA = 1, HWT_MONO_FORWARD = 2 };
 enum hwt_goodness { HWT_GOODNESS_SUM = 0, HWT_GOODNESS_MEAN = 1 };
 
-enum hwt_stream_flags { HWT_STREAM_START = 1, HWT_STREAM_LEARN = 2, HWT_STREAM_ACTIVITY = 4, HWT_STREAM_CENTRE = 8 };
+enum hwt_stream_flags {
+    HWT_STREAM_START = 1,
+    HWT_STREAM_LEARN = 2,
+    HWT_STREAM_ACTIVITY = 4,
+    HWT_STREAM_CENTRE = 8,
+    HWT_STREAM_MEAN = 16
+};
 enum hwt_reset_kind { HWT_RESET_HARD = 0, HWT_RESET_SOFT = 1 };
 enum hwt_signal { HWT_SIGNAL_TARGET = 0, HWT_SIGNAL_LOCAL = 1, HWT_SIGNAL_ERROR = 2 };
 enum hwt_shape { HWT_SHAPE_TANH = 0, HWT_SHAPE_FAST_SIGMOID = 1, HWT_SHAPE_TRIANGLE = 2 };

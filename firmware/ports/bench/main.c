@@ -126,7 +126,7 @@ static void measure(const char *name, const hwt_network_t *network, uint16_t tim
 static void stream(const char *network, const char *name, uint8_t flags, uint8_t signal, uint16_t steps) {
     static const uint8_t seed[4] = {1};
     const hwt_stream_t block = {flags, HWT_RESET_SOFT, signal, HWT_SHAPE_TRIANGLE, 0, BATCH, 0.95f, 1.0f, 1.0f, 0.3f, 0.99f, 0.1f,
-                                1e-3f, 1e-3f, 0.77f, -8.0f, 8.0f, seed};
+                                1e-3f, 1e-3f, 0.77f, -8.0f, 8.0f, seed, 0};
     start();
     for (uint16_t done = 0; done < steps; done = (uint16_t)(done + BATCH))
         hwt_stream_run(&board, &block, trace);
