@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #define WATCHDOG 10000u /* [ms], after power on */
+#define PAUSE 500u      /* [ms] within a block, after which no more of the message will come */
 enum { OFF = 1u << 9, CLIPPED = 1u << 10 }; /* of the questionable status: the watchdog has acted; a reading was at the end */
 
 crossbar_t *crossbar_of(scpi_t *scpi) {
@@ -21,7 +22,7 @@ static void say_word(scpi_t *scpi, uint32_t word) {
         scpi_say_byte(scpi, (uint8_t)(word >> shift));
 }
 
-static void say_float(scpi_t *scpi, float value) {
+void crossbar_say_float(scpi_t *scpi, float value) {
     uint32_t word;
     memcpy(&word, &value, sizeof word);
     say_word(scpi, word);
@@ -60,7 +61,7 @@ static uint32_t first_cell(const crossbar_t *crossbar, uint8_t tile) {
     return first;
 }
 
-static uint32_t all_cells(const crossbar_t *crossbar) {
+uint32_t crossbar_cells(const crossbar_t *crossbar) {
     return first_cell(crossbar, crossbar->config.tile_count);
 }
 
@@ -132,6 +133,17 @@ static int pulses(crossbar_t *crossbar, const place_t *place, float volts, float
         error = judged(crossbar, port->pulse(port->context, count < 0 ? -volts : volts, width));
     }
     return error;
+}
+
+int crossbar_allows(const crossbar_t *crossbar, float volts, float width) {
+    int error = ready(crossbar);
+    return error ? error : within(crossbar, volts, width);
+}
+
+int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width, int32_t count) {
+    place_t place;
+    place_of(crossbar, cell, &place);
+    return pulses(crossbar, &place, volts, width, count);
 }
 
 /* Conductance of a cell [S]. */
@@ -283,7 +295,7 @@ static int16_t count_at(const uint8_t *data, uint32_t index) {
 static int run_pulse_array(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
     const uint8_t *data;
-    uint32_t length, cells = all_cells(crossbar);
+    uint32_t length, cells = crossbar_cells(crossbar);
     double volts, width;
     int error = scpi_number(scpi, &volts);
     if (error || (error = scpi_number(scpi, &width)) != 0 || (error = scpi_block(scpi, &data, &length)) != 0)
@@ -325,7 +337,7 @@ static int ask_read(scpi_t *scpi) {
 /* Every cell, one after another; what fails half-way is NaN from there on, for the head of the block is gone by then. */
 static int ask_read_array(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
-    uint32_t cells = all_cells(crossbar);
+    uint32_t cells = crossbar_cells(crossbar);
     int error = ready(crossbar);
     if (error)
         return error;
@@ -339,12 +351,12 @@ static int ask_read_array(scpi_t *scpi) {
         if (error)
             say_word(scpi, 0x7FC00000u);
         else
-            say_float(scpi, siemens);
+            crossbar_say_float(scpi, siemens);
     }
     return error;
 }
 
-static int one_product(crossbar_t *crossbar, uint8_t tile, const float *volts, float *amperes) {
+int crossbar_product(crossbar_t *crossbar, uint8_t tile, const float *volts, float *amperes) {
     const crossbar_port_t *port = crossbar->config.port;
     const crossbar_tile_t *size = &crossbar->config.tiles[tile];
     if (port->multiply) {
@@ -391,12 +403,12 @@ static int ask_multiply(scpi_t *scpi) {
         for (uint16_t row = 0; row < size->rows; row++)
             volts[row] = crossbar_float(data + 4u * row);
         if (!error)
-            error = one_product(crossbar, tile, volts, amperes);
+            error = crossbar_product(crossbar, tile, volts, amperes);
         for (uint16_t column = 0; column < size->columns; column++)
             if (error)
                 say_word(scpi, 0x7FC00000u);
             else
-                say_float(scpi, amperes[column]);
+                crossbar_say_float(scpi, amperes[column]);
     }
     return error;
 }
@@ -427,7 +439,7 @@ static int write_cell(crossbar_t *crossbar, const place_t *place, float target, 
 static int run_write_array(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
     const uint8_t *data;
-    uint32_t length, cells = all_cells(crossbar);
+    uint32_t length, cells = crossbar_cells(crossbar);
     double how[5];
     int error = SCPI_OK;
     for (int i = 0; i < 5; i++)
@@ -461,7 +473,7 @@ static int ask_write(scpi_t *scpi) {
 
 static int ask_count(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
-    uint32_t most = 0, cells = all_cells(crossbar);
+    uint32_t most = 0, cells = crossbar_cells(crossbar);
     for (uint32_t cell = 0; cell < cells; cell++)
         if (crossbar->config.pulses[cell] > most)
             most = crossbar->config.pulses[cell];
@@ -473,14 +485,21 @@ static int ask_count(scpi_t *scpi) {
 
 static int ask_count_array(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
-    uint32_t cells = all_cells(crossbar);
+    uint32_t cells = crossbar_cells(crossbar);
     scpi_say_block(scpi, 4u * cells);
     for (uint32_t cell = 0; cell < cells; cell++)
         say_word(scpi, crossbar->config.pulses[cell]);
     return SCPI_OK;
 }
 
+/* IEEE 488.2, 10.14: what it can beside, or 0. */
+static int ask_options(scpi_t *scpi) {
+    scpi_say_text(scpi, crossbar_of(scpi)->config.memory_size ? "LEARN" : "0");
+    return SCPI_OK;
+}
+
 static const scpi_command_t commands[] = {
+    {"*OPT?", ask_options},
     {"XBAR:SIZE?", ask_size},
     {"XBAR:LIMit:VOLTage", run_limit_volts}, {"XBAR:LIMit:VOLTage?", ask_limit_volts},
     {"XBAR:LIMit:READ", run_limit_read}, {"XBAR:LIMit:READ?", ask_limit_read},
@@ -494,6 +513,10 @@ static const scpi_command_t commands[] = {
     {"XBAR:MULTiply?", ask_multiply},
     {"XBAR:WRITe:ARRay", run_write_array}, {"XBAR:WRITe?", ask_write},
     {"XBAR:COUNt?", ask_count}, {"XBAR:COUNt:ARRay?", ask_count_array},
+    {"XBAR:NETwork", crossbar_run_network}, {"XBAR:NETwork?", crossbar_ask_network},
+    {"XBAR:NETwork:WISH", crossbar_run_wish}, {"XBAR:NETwork:WISH?", crossbar_ask_wish},
+    {"XBAR:NETwork:HELD", crossbar_run_held}, {"XBAR:NETwork:HELD?", crossbar_ask_held},
+    {"XBAR:LEARn", crossbar_run_learn}, {"XBAR:LEARn?", crossbar_ask_training}, {"XBAR:LEARn:COST?", crossbar_ask_results},
     {NULL, NULL},
 };
 
@@ -517,7 +540,7 @@ static void reset(void *owner) {
 
 static int test(void *owner) {
     const crossbar_t *crossbar = owner;
-    return all_cells(crossbar) ? 0 : 1;
+    return crossbar_cells(crossbar) ? 0 : 1;
 }
 
 static void begins(void *owner) {
@@ -540,6 +563,7 @@ int crossbar_lay_out(crossbar_t *crossbar, const crossbar_tile_t *tiles, uint8_t
     for (uint8_t i = 0; i < count; i++)
         crossbar->config.tiles[i] = tiles[i];
     crossbar->config.tile_count = count;
+    memset(&crossbar->training, 0, sizeof crossbar->training);
     memset(crossbar->config.pulses, 0, cells * sizeof *crossbar->config.pulses);
     return 0;
 }
@@ -556,16 +580,26 @@ int crossbar_init(crossbar_t *crossbar, const crossbar_config_t *config) {
     return crossbar_lay_out(crossbar, config->tiles, config->tile_count);
 }
 
+int crossbar_watch(crossbar_t *crossbar) {
+    const crossbar_port_t *port = crossbar->config.port;
+    if (!crossbar->on || !crossbar->watchdog || port->millis(port->context) - crossbar->heard < crossbar->watchdog)
+        return SCPI_OK;
+    switch_off(crossbar);
+    scpi_condition(&crossbar->scpi.questionable, OFF, 1);
+    return SCPI_SILENCE;
+}
+
 int crossbar_poll(crossbar_t *crossbar) {
     const crossbar_port_t *port = crossbar->config.port;
     int byte = port->read_byte(port->context), busy = byte >= 0;
+    if (busy || !scpi_in_block(&crossbar->scpi))
+        crossbar->came = port->millis(port->context);
+    else if (port->millis(port->context) - crossbar->came >= PAUSE)
+        scpi_forget(&crossbar->scpi); /* or what the host says next would be taken for data */
     while (byte >= 0 && !scpi_take(&crossbar->scpi, (uint8_t)byte))
         byte = port->read_byte(port->context);
     if (byte >= 0)
         crossbar->heard = port->millis(port->context); /* the host was not silent while we worked */
-    if (crossbar->on && crossbar->watchdog && port->millis(port->context) - crossbar->heard >= crossbar->watchdog) {
-        switch_off(crossbar);
-        scpi_condition(&crossbar->scpi.questionable, OFF, 1);
-    }
+    crossbar_watch(crossbar);
     return busy;
 }

@@ -14,6 +14,7 @@
 
 #include <stdint.h>
 
+#include "hwtrain/network.h"
 #include "scpi.h"
 
 #ifndef CROSSBAR_TILES
@@ -66,8 +67,20 @@ typedef struct crossbar_config {
     uint32_t buffer_size;
     float *vector;         /* as many as the longest tile has rows, and columns */
     uint32_t vector_size;
+    float *memory;         /* of training, or NULL: two places for every cell, class matrices, samples, what training.c works with */
+    uint32_t memory_size;
     const scpi_command_t *more; /* commands of the port's own, or NULL */
 } crossbar_config_t;
+
+/* The network that lies on the tiles, one layer on each; and what the last training has left. */
+typedef struct crossbar_training {
+    hwt_network_t network; /* of no layers where there is none */
+    float siemens;         /* above the reference for a weight of 1 */
+    float volts;           /* of a row for an input of 1 */
+    float step;            /* that a pulse changes a weight by, nominally */
+    uint32_t updates;      /* made */
+    uint32_t results;      /* floats of what was measured */
+} crossbar_training_t;
 
 typedef struct crossbar {
     crossbar_config_t config; /* tiles may be laid out anew */
@@ -77,9 +90,12 @@ typedef struct crossbar {
     uint32_t limit_pulses; /* of a cell in its life */
     uint32_t watchdog;     /* [ms], 0 is never */
     uint32_t heard;        /* when the last message came */
+    uint32_t came;         /* and the last byte */
     uint32_t once;         /* number of the work done last */
     uint32_t total, reads; /* pulses and readings so far */
+    uint32_t trained;      /* updates so far */
     uint32_t used, failed; /* pulses of the last write, and cells that it did not bring near */
+    crossbar_training_t training;
     uint8_t on;            /* may anything be driven? */
     uint8_t skip;          /* has this message been carried out before? */
 } crossbar_t;
@@ -98,5 +114,31 @@ crossbar_t *crossbar_of(scpi_t *scpi);
 
 /* Floats of blocks are big-endian (IEEE 488.2, 8.7.9 says most significant byte first). */
 float crossbar_float(const uint8_t *bytes);
+
+/* ---- between crossbar.c and training.c: each returns 0 or an error ---- */
+
+uint32_t crossbar_cells(const crossbar_t *crossbar);
+void crossbar_say_float(scpi_t *scpi, float value);
+
+/* May this drive: are outputs on, and a pulse within limits? */
+int crossbar_allows(const crossbar_t *crossbar, float volts, float width);
+
+/* So many pulses on a cell; the currents of all columns of a tile at the voltages of all rows. */
+int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width, int32_t count);
+int crossbar_product(crossbar_t *crossbar, uint8_t tile, const float *volts, float *amperes);
+
+/* Was the host silent for longer than the watchdog allows? All is safe then. */
+int crossbar_watch(crossbar_t *crossbar);
+
+/* Commands of training.c. */
+int crossbar_run_network(scpi_t *scpi);
+int crossbar_ask_network(scpi_t *scpi);
+int crossbar_run_wish(scpi_t *scpi);
+int crossbar_ask_wish(scpi_t *scpi);
+int crossbar_run_held(scpi_t *scpi);
+int crossbar_ask_held(scpi_t *scpi);
+int crossbar_run_learn(scpi_t *scpi);
+int crossbar_ask_training(scpi_t *scpi);
+int crossbar_ask_results(scpi_t *scpi);
 
 #endif

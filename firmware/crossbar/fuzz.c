@@ -56,7 +56,9 @@ static const char *const words[] = {
     "SYSTem:ERRor:NEXT?", "SYST:ERR:COUN?", "SYST:VERS?", "STAT:PRES", "STAT:OPER?", "STAT:QUES:COND?", "STAT:QUES:ENAB",
     ":XBAR:SIZE?", ":XBAR:LIM:VOLT", ":XBAR:LIM:VOLT?", "XBAR:LIM:READ", "XBAR:LIM:WIDT", "XBAR:LIM:PULS", "OUTP", "OUTP?",
     "OUTP:STAT", "XBAR:WATC", "XBAR:WATC?", "XBAR:ONCE", ":XBAR:PULS", ":XBAR:PULS:ARR", ":XBAR:READ?", ":XBAR:READ:ARR?",
-    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", "MOD:CELL", "MOD:TIL", "MOD:CONV", "MOD:DRIV?",
+    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", ":XBAR:NET", ":XBAR:NET?",
+    ":XBAR:NET:WISH", "NET:WISH?", ":XBAR:NET:HELD?", ":XBAR:LEAR", ":XBAR:LEAR?", "LEAR:COST?", "*OPT?", "MOD:CELL", "MOD:TIL",
+    "MOD:CONV", "MOD:DRIV?",
     "ON", "OFF", " 0", " 1", "1.5", "-2.9", "3", "3.1", "1e-6", "1E-7", "-1e-6", "9e99", "1e-999", "nan", "0.2", "0.31", "#H1F", "4",
     "7,7", "1,1", "\"a;b\"", "'c", "#0abc", "#14abcd", "#3128", "#9999999999", "#216", ",", ",", ",", ";", ";", ":", " ", "\t", "?",
 };
@@ -66,7 +68,11 @@ static const char *const units[] = {
     "OUTP ON;", "OUTP ON;", ":XBAR:PULS i,i,i,v,w,i;", ":XBAR:PULS i,i,i,v,w;", ":XBAR:PULS:ARR v,w,b044;", ":XBAR:READ? i,i,i;",
     ":XBAR:READ:ARR?;", ":XBAR:MULT? 0,b016;", ":XBAR:MULT? 1,b036;", ":XBAR:WRIT:ARR v,w,s,s,i,b088;", ":XBAR:ONCE i;",
     ":XBAR:LIM:VOLT v;", ":XBAR:WATC i;", ":XBAR:LIM:PULS 500000;", ":XBAR:COUN:ARR?;", ":MOD:TIL i,i,i,i;", ":MOD:TIL 4,4,3,2;",
-    ":XBAR:LIM:VOLT 3;", ":XBAR:LIM:WIDT 1e-3;", "*RST;",
+    ":XBAR:LIM:VOLT 3;", ":XBAR:LIM:WIDT 1E-3;", "*RST;",
+    /* a network, 3-4-2, and what trains it */
+    ":MOD:TIL 4,4,5,2;:XBAR:NET 2E-5,0.2,0.002,1,3,i,0,0;", ":XBAR:NET 2E-5,0.2,0.002,1,i,i,0,0;", ":XBAR:NET:WISH b104;",
+    ":XBAR:NET:HELD b104;", ":XBAR:NET:WISH?;", ":XBAR:LEAR 1.5,1E-6,v,v,-1,1,i,b080;", ":XBAR:LEAR 1.5,1E-6,0.1,0.1,-1,1,2,b120;",
+    ":XBAR:LEAR v,w,1,1,-1,1,1,b020;", ":XBAR:LEAR:COST?;:XBAR:LEAR?;",
 };
 
 static size_t text(uint8_t *to, const char *from) {
@@ -135,13 +141,13 @@ int main(int argc, char **argv) {
     static model_device_t devices[CELLS];
     static uint32_t pulses[CELLS];
     static uint8_t buffer[MESSAGE];
-    static float vector[24];
+    static float vector[24], memory[256];
     static const crossbar_port_t port = {NULL, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply};
     static const crossbar_config_t config = {
         .port = &port, .identity = "fuzzed", .tiles = {{4, 4}, {3, 2}}, .tile_count = 2,
         .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = MESSAGE, .vector = vector, .vector_size = 24,
-        .more = model_commands,
+        .memory = memory, .memory_size = 256, .more = model_commands,
     };
     unsigned long lines = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
     state = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
@@ -181,6 +187,7 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
-    printf("%lu lines, %lu pulses, %lu readings\n", lines, (unsigned long)crossbar.total, (unsigned long)crossbar.reads);
+    printf("%lu lines, %lu pulses, %lu readings, %lu updates\n", lines, (unsigned long)crossbar.total, (unsigned long)crossbar.reads,
+           (unsigned long)crossbar.trained);
     return 0;
 }

@@ -16,6 +16,7 @@
 #include "model.h"
 
 #define CELLS 65536u
+#define MEMORY 262144u
 #define MESSAGE (1u << 20)
 
 typedef struct host {
@@ -82,12 +83,13 @@ int main(int argc, char **argv) {
     static uint32_t pulses[CELLS];
     static uint8_t buffer[MESSAGE];
     static float vector[8192];
+    static float memory[MEMORY];
     static const crossbar_port_t port = {&host, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply};
     static const crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,host,1.0", .tiles = {{32, 32}}, .tile_count = 1,
         .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = MESSAGE, .vector = vector, .vector_size = 8192,
-        .more = model_commands,
+        .memory = memory, .memory_size = MEMORY, .more = model_commands,
     };
     long number = 0;
     double baud = 0.0;

@@ -75,6 +75,7 @@ static const char *sentence(int code) {
     case SCPI_NUMBER: return "Numeric data error";
     case SCPI_STRING: return "String data error";
     case SCPI_BLOCK: return "Block data error";
+    case SCPI_CUT: return "Invalid block data";
     case SCPI_CONFLICT: return "Settings conflict";
     case SCPI_RANGE: return "Data out of range";
     case SCPI_TOO_MUCH: return "Too much data";
@@ -83,6 +84,8 @@ static const char *sentence(int code) {
     case SCPI_SELF_TEST: return "Self-test failed";
     case SCPI_OVERFLOW: return "Queue overflow";
     case SCPI_OVERRUN: return "Input buffer overrun";
+    case SCPI_WORN: return "A cell has had its pulses";
+    case SCPI_SILENCE: return "The watchdog has switched off";
     default: return "Device-specific error";
     }
 }
@@ -648,6 +651,17 @@ void scpi_init(scpi_t *scpi, const scpi_config_t *config) {
     memset(scpi, 0, sizeof *scpi);
     scpi->config = config;
     scpi->esr = SCPI_ESR_POWER_ON;
+}
+
+int scpi_in_block(const scpi_t *scpi) {
+    return scpi->mode == BLOCK;
+}
+
+void scpi_forget(scpi_t *scpi) {
+    scpi->length = 0;
+    scpi->mode = PLAIN;
+    scpi->overrun = 0;
+    scpi_error(scpi, SCPI_CUT);
 }
 
 int scpi_take(scpi_t *scpi, uint8_t byte) {

@@ -20,9 +20,10 @@ void *memset(void *to, int value, size_t count);
 enum {
     SCPI_OK = 0,
     SCPI_SYNTAX = -102, SCPI_TYPE = -104, SCPI_NOT_ALLOWED = -108, SCPI_MISSING = -109, SCPI_UNDEFINED = -113,
-    SCPI_NUMBER = -120, SCPI_STRING = -150, SCPI_BLOCK = -160,
+    SCPI_NUMBER = -120, SCPI_STRING = -150, SCPI_BLOCK = -160, SCPI_CUT = -161,
     SCPI_CONFLICT = -221, SCPI_RANGE = -222, SCPI_TOO_MUCH = -223, SCPI_ILLEGAL = -224, SCPI_HARDWARE = -240,
-    SCPI_DEVICE = -300, SCPI_SELF_TEST = -330, SCPI_OVERFLOW = -350, SCPI_OVERRUN = -363
+    SCPI_DEVICE = -300, SCPI_SELF_TEST = -330, SCPI_OVERFLOW = -350, SCPI_OVERRUN = -363,
+    SCPI_WORN = 101, SCPI_SILENCE = 102 /* of the device's own, SCPI-99 volume 2, 21.8.2: positive */
 };
 
 enum { SCPI_ESR_COMPLETE = 1, SCPI_ESR_QUERY = 4, SCPI_ESR_DEVICE = 8, SCPI_ESR_EXECUTION = 16, SCPI_ESR_COMMAND = 32,
@@ -78,6 +79,10 @@ void scpi_init(scpi_t *scpi, const scpi_config_t *config);
 
 /* Take a byte; carries a message out when its end has come. Returns 1 then. */
 int scpi_take(scpi_t *scpi, uint8_t byte);
+
+/* Is a block of a message coming in; forget such a message, of which no more comes: -161. */
+int scpi_in_block(const scpi_t *scpi);
+void scpi_forget(scpi_t *scpi);
 
 /* Note an error, and set the bit of its class in the event status register. */
 void scpi_error(scpi_t *scpi, int code);

@@ -19,6 +19,7 @@
 #define NVIC_ISER1 REGISTER(0xE000E104)
 enum { SR_OVERRUN = 1 << 3, SR_RECEIVED = 1 << 5, SR_EMPTY = 1 << 7 };
 #define CELLS 1536u
+#define MEMORY 6144u
 
 static hwt_ring_t received;
 static model_t model;
@@ -79,12 +80,13 @@ int main(void) {
     static uint32_t pulses[CELLS];
     static uint8_t buffer[16384];
     static float vector[256];
+    static float memory[MEMORY];
     static const crossbar_port_t port = {NULL, read_byte, write_byte, cortex_millis, safe, select_cell, pulse, read_cell, multiply};
     static const crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,stm32f405,1.0", .tiles = {{16, 16}}, .tile_count = 1,
         .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = sizeof buffer, .vector = vector, .vector_size = 256,
-        .more = model_commands,
+        .memory = memory, .memory_size = MEMORY, .more = model_commands,
     };
     model = (model_t){
         .cell = {.dw_min = 0.002, .w_max = 1.0, .w_min = -1.0, .soft = 1}, .devices = devices, .size = CELLS,

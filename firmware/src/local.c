@@ -133,6 +133,18 @@ static float largest(const float *values, uint16_t count) {
     return most.value;
 }
 
+/* A layer's activities from its parameters, or from the array that holds them. Returns the scale. */
+static float pass(const update_t *update, const hwt_layer_t *layer, const float *theta, const float *x, uint16_t inputs, float *y) {
+#ifdef HWT_ARRAY
+    (void)theta;
+    (void)inputs;
+    return hwt_array_pass(update->board, layer, x, y);
+#else
+    (void)update;
+    return hwt_layer_pass(layer, theta, x, inputs, y);
+#endif
+}
+
 /* ---- descending ------------------------------------------------------------------------------------------------------ */
 
 /* A bound for what any element moves by, since rounding is monotonic: the sum over samples of the largest input times the
@@ -318,7 +330,7 @@ static void contrast_activities(update_t *update, const hwt_layer_t *layer, floa
         float scales[3];
         for (uint8_t version = 0; version < 3; version++) {
             uint32_t number = (uint32_t)version * batch + k;
-            scales[version] = hwt_layer_pass(layer, theta, x + number * inputs, inputs, y + number * units);
+            scales[version] = pass(update, layer, theta, x + number * inputs, inputs, y + number * units);
         }
         float *positive = y + (uint32_t)k * units, *up = errors + (uint32_t)k * units, *down = up + (uint32_t)batch * units;
         tell_apart(update, layer, positive, positive + (uint32_t)batch * units, up, down);
@@ -338,7 +350,7 @@ static void read_out(update_t *update, float *theta, const float *x, uint16_t in
     fill(update->biases, classes, 0.0f);
     for (uint16_t k = 0; k < batch; k++) {
         float *said = update->classes + (uint32_t)k * classes;
-        float scale = hwt_layer_pass(layer, theta, x + (uint32_t)k * inputs, inputs, said);
+        float scale = pass(update, layer, theta, x + (uint32_t)k * inputs, inputs, said);
         hwt_class_errors(said, update->samples + k * sample_stride(network) + network->inputs, classes);
         multiply_by(said, classes, update->lesson->readout_rate / (float)batch);
         add(update->biases, said, classes);
@@ -384,9 +396,9 @@ static void classify(update_t *update, uint8_t number, float *theta, const hwt_v
     for (uint16_t k = 0; k < batch; k++) {
         float *activity = y + (uint32_t)k * units, *says = update->classes + (uint32_t)k * classes;
         float *error = errors + (uint32_t)k * units;
-        float scale = hwt_layer_pass(layer, theta, x->first + k * x->stride, inputs, activity);
+        float scale = pass(update, layer, theta, x->first + k * x->stride, inputs, activity);
         if (is_last)
-            hwt_layer_pass(last, readout, activity, units, says);
+            pass(update, last, readout, activity, units, says);
         else
             project(says, matrix, activity, classes, units);
         update->cost += hwt_class_errors(says, update->samples + k * sample_stride(network) + network->inputs, classes);

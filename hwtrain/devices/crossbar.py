@@ -20,6 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwtrain import checks
 from hwtrain.core import (
@@ -29,18 +30,21 @@ from hwtrain.core import (
     Device,
     DeviceSpec,
     Layer,
+    Learn,
     Measure,
     Program,
     Pulse,
     Read,
     Reading,
+    inside,
     normalised,
 )
-from hwtrain.costs import Cost
+from hwtrain.costs import Cost, CrossEntropy
 from hwtrain.devices.instruments import Instrument, Restarted, Talk
+from hwtrain.devices.own_training import Left, OwnTraining
 from hwtrain.devices.programming import SCHEMES, Programmed
 from hwtrain.emulators import Emulator
-from hwtrain.errors import ConfigError, DeviceError, HwtrainError
+from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError, LimitError
 from hwtrain.limits import check
 from hwtrain.sim.cells import Cell
 from hwtrain.sim.laws import ConstantStep, SoftBounds
@@ -48,6 +52,8 @@ from hwtrain.sim.networks import ACTIVATIONS, Network
 from hwtrain.sim.pulsed import Pulsed
 
 _Result = TypeVar("_Result")
+_Inner = TypeVar("_Inner", bound=Device)
+_ACTIVATIONS = {"linear": 0, "sigmoid": 1, "tanh": 2, "relu": 3}  # that the controller computes
 BYTE = 2e-4  # allowed for each byte either way, work included [s]
 MOST = 32767  # pulses of a cell in one command
 
@@ -67,6 +73,17 @@ class Controller(Instrument):
             {rounds} and {block}, a float32 [S] for every cell, NaN for those to leave alone.
         written: asks for the pulses of the last write, and the cells that it did not bring near.
         count: asks for the pulses so far, those of the cell that had most, and the readings.
+        options: asks what the controller can beside; "" where it cannot say.
+        network: describes the network on the tiles: conductance of 1 {siemens}, voltage of an input of 1 {read}, {step}
+            of a pulse, {cost}, and {layers}, activation and bias of each.
+        wish: takes what cells are to hold, and class matrices behind it, as {block}, big-endian float32.
+        wished: asks for them.
+        held: takes what pulses make of the wishes so far, likewise.
+        holds: asks for it.
+        learn: trains by Mono-Forward: {volts}, {width}, {rate}, {readout}, {low}, {high}, {batch}, and {block} of
+            samples, inputs then target.
+        costs: asks for the cost of every update made.
+        counts: asks for the pulses of every cell so far, as big-endian uint32.
         limits: our limits of {volts}, {read}, {width}, {pulses} and {watchdog}, said before anything is driven.
         tiles: of a controller with cells in memory: lays tiles out.
         cells: of the same: makes cells.
@@ -86,6 +103,15 @@ class Controller(Instrument):
     written: str
     count: str
     limits: tuple[str, ...] | list[str]
+    options: str = ""
+    network: str = ""
+    wish: str = ""
+    wished: str = ""
+    held: str = ""
+    holds: str = ""
+    learn: str = ""
+    costs: str = ""
+    counts: str = ""
     tiles: str = ""
     cells: str = ""
 
@@ -165,7 +191,7 @@ class Crossbar:
             raise ConfigError("a crossbar holds dense layers; choose network=mlp")
         if model is not None:
             low, high, step = model.low, model.high, model.step
-        self._layers, self._cost = network.layers, cost
+        self._layers, self._cost, self._network = network.layers, cost, network
         self._tiles = [(math.prod(layer.inputs) + 1, math.prod(layer.outputs)) for layer in network.layers]
         self._scale, self._read_volts = scale, read_volts
         self._pulse = {"volts": f"{volts:.6f}", "width": f"{width:.9f}"}
@@ -182,6 +208,13 @@ class Crossbar:
             "width": f"{width:.9f}",
             "pulses": self._most,
             "watchdog": f"{watchdog * self._clock:.3f}",
+        }
+        self._described = {
+            "siemens": f"{scale:.9g}",
+            "read": f"{read_volts:.6f}",
+            "step": f"{step:.9g}",
+            "cost": int(isinstance(cost, CrossEntropy)),
+            "layers": _layers(network),
         }
         self._spec = DeviceSpec(
             name=instrument.name,
@@ -206,10 +239,13 @@ class Crossbar:
         self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
         self._awake = self._closed = False
         self._heard = -math.inf
+        self._trains = Can(0)
+        self._left: tuple[bytes, bytes] | None = None  # wishes, and what is held of them, in the controller
         self._talk = Talk(instrument, instrument.address(resource, backend), timeout, patience)
         try:
             self._talk.open()
             self._meet(model, seed)
+            self._trains = self._offered()
         except BaseException:
             self._talk.close()
             raise
@@ -240,6 +276,52 @@ class Crossbar:
                 case Measure():
                     readings.append(self._persistently(partial(self._measured, command)))
         return tuple(readings)
+
+    @property
+    def trains(self) -> Can:
+        """LEARN, where the controller can, and the network is one for it."""
+        return self._trains
+
+    def train(self, block: Learn, wish: Array, held: Array) -> Left:
+        """Let the controller train: it gets samples, and gives the pulses.
+
+        Args:
+            block: of Mono-Forward.
+            wish: parameters wished for, (p,).
+            held: those that pulses make of them so far, (p,).
+
+        Raises:
+            LimitError: the controller cannot do this, or has no room for it; nothing was sent.
+            DeviceError: it refuses or failed half-way; which pulses it gave is not known.
+        """
+        rows, classes = self._lesson(block)
+        size, each = self._spec.size, block.batch * rows.shape[1] * 4
+        most = (self._facts.longest - 400) // each
+        costs = []
+        self._describe(np.concatenate([wish.astype(np.float32), classes]), held.astype(np.float32))
+        before, self._left = self._worn(), None
+        for at in range(0, block.updates, most):
+            part = rows[at * block.batch : (at + most) * block.batch]
+            low, high = inside(block.low, block.high)
+            unit = self._facts.learn.format(
+                **self._pulse,
+                rate=f"{np.float32(block.rate):.9g}",
+                readout=f"{np.float32(block.readout_rate):.9g}",
+                low=f"{low:.9g}",
+                high=f"{high:.9g}",
+                batch=block.batch,
+                block=_block(part.astype(">f4").tobytes()),
+            )
+            costs.append(self._learnt(unit, len(part) // block.batch, len(part) * size))
+        wished = self._persistently(lambda: self._numbers([self._facts.wished], size + classes.size))
+        holds = self._persistently(lambda: self._numbers([self._facts.holds], size))
+        pulses = self._worn() - before
+        self._left = wished.tobytes(), holds.tobytes()
+        self._pulses += int(pulses.sum())
+        reading = Reading(
+            cost=np.concatenate(costs), theta=wished[:size], local=None if block.local is None else wished[size:]
+        )
+        return Left(reading, wished[:size], holds, pulses)
 
     def rest(self) -> None:
         """All drivers at 0 V, all switches open.
@@ -364,6 +446,84 @@ class Crossbar:
         once = self._facts.once.format(once=self._number)
         self._persistently(lambda: self._talk.ask([once, unit], 0, allow=BYTE * (len(unit) + work)))
 
+    def _offered(self) -> Can:
+        """What the controller says it can, of what this network allows."""
+        facts, layers = self._facts, self._layers
+        plain = all(layer.normalise == "none" and layer.activation in _ACTIVATIONS for layer in layers)
+        if not facts.options or not plain:
+            return Can(0)
+        try:
+            (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
+        except DeviceError:  # it does not know the question
+            return Can(0)
+        learns = "LEARN" in answer.split(",") and len(layers) > 1 and layers[-1].activation == "linear"
+        return Can.LEARN if learns else Can(0)
+
+    def _lesson(self, block: Learn) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The samples as rows, inputs then target, and the class matrices; refused where the controller cannot."""
+        who, layers = repr(self._spec.name), self._layers
+        if block.rule != "mono_forward":
+            raise CapabilityError(
+                f"{who} learns by mono_forward by itself, not by {block.rule}. Set algo=mono_forward, or "
+                "algo.on_device=false. Nothing was sent."
+            )
+        outputs = self._spec.outputs
+        wanted = sum(math.prod(layer.outputs) for layer in layers[:-2]) * outputs
+        classes = np.zeros(0, np.float32) if block.local is None else block.local.astype(np.float32)
+        if classes.size != wanted:
+            raise LimitError(
+                f"class matrices of {classes.size} numbers; this network's have {wanted}. Nothing was sent."
+            )
+        assert block.sample.target is not None  # `limits.check` has seen to it
+        x, target = block.sample.x.reshape(-1, self._spec.inputs), block.sample.target.reshape(-1, outputs)
+        with np.errstate(over="ignore"):  # refused below
+            rows = np.concatenate([x, target], axis=-1).astype(np.float32)
+            finite = all(
+                np.isfinite(np.float32(value)).all() for value in (rows, classes, block.rate, block.readout_rate)
+            )
+        if not finite:
+            raise LimitError(
+                "a sample, a class matrix or a learning rate is not finite in single precision. Nothing was sent."
+            )
+        size, room = 4 * block.batch * rows.shape[1], self._facts.longest - 400
+        if size > room:
+            raise LimitError(
+                f"an update from {block.batch} samples takes {size} bytes; a message to {who} "
+                f"has room for {room}. Choose a smaller task.batch, or algo.on_device=false. Nothing was sent."
+            )
+        return rows, classes
+
+    def _describe(self, wish: Array, held: Array) -> None:
+        """Tell the controller of the network, and of where its parameters stand, unless it has left them there."""
+        if self._left == (wish.tobytes(), held.tobytes()):
+            return
+        units = [
+            self._facts.network.format(**self._described),
+            self._facts.wish.format(block=_block(wish.astype(">f4").tobytes())),
+            self._facts.held.format(block=_block(held.astype(">f4").tobytes())),
+        ]
+        self._persistently(lambda: self._talk.tell(units))
+
+    def _learnt(self, unit: str, updates: int, work: int) -> Array:
+        """Costs of updates, which are made once."""
+        self._number += 1
+        units = [self._facts.once.format(once=self._number), unit, self._facts.costs]
+        allow = BYTE * (len(unit) + work / 20 + updates * self._spec.size)
+        return self._persistently(lambda: self._numbers(units, updates, allow))
+
+    def _worn(self) -> NDArray[np.int64]:
+        """Pulses of every cell so far, (p,)."""
+        worn = self._persistently(lambda: self._numbers([self._facts.counts], self._spec.size, kind=">u4"))
+        return worn.astype(np.int64)
+
+    def _numbers(self, units: Sequence[str], count: int, allow: float = 0.0, kind: str = ">f4") -> Array:
+        """The block of numbers that the last of some units answers with, (count,)."""
+        got = self._talk.ask(
+            units, 1, sense=lambda answers: len(answers[0]) == 4 * count, block=True, allow=allow + BYTE * 4 * count
+        )
+        numbers = np.frombuffer(got[0].encode("latin-1"), kind)
+        return numbers.astype(numbers.dtype.newbyteorder("="))
+
     def _conductances(self) -> Array:
         """Parameters as they are read, (p,)."""
         return self._floats(self._facts.readings, self._spec.size) / self._scale
@@ -397,14 +557,7 @@ class Crossbar:
         Raises:
             DeviceError: the controller could not measure.
         """
-        got = self._talk.ask(
-            [unit],
-            1,
-            sense=lambda answers: len(answers[0]) == 4 * count,
-            block=True,
-            allow=BYTE * (len(unit) + 4 * count),
-        )
-        numbers = np.frombuffer(got[0].encode("latin-1"), ">f4").astype(np.float64)
+        numbers = self._numbers([unit], count, BYTE * len(unit)).astype(np.float64)
         if not np.isfinite(numbers).all():
             raise DeviceError(f"{self._talk.address.resource}: a current was out of the converter's range")
         return numbers
@@ -494,6 +647,9 @@ def crossbar(
         checks.one_of("device.programming", programming, ("controller", *SCHEMES))
     kind: Callable[..., Device] = EmulatedCrossbar if "board" in settings else Crossbar
     device = kind(values=programming == "controller", tolerance=tolerance, rounds=rounds, **settings)
+    assert isinstance(device, Crossbar)
+    if programming == "mixed_precision" and device.trains:
+        return _begun(device, OwnTraining)
     return by_values(device, None if programming == "controller" else programming, tolerance, rounds)
 
 
@@ -504,8 +660,13 @@ def by_values(device: Device, scheme: str | None, tolerance: float, rounds: int)
     """
     if scheme is None:
         return device
+    return _begun(device, partial(Programmed, scheme=scheme, tolerance=tolerance, rounds=rounds))
+
+
+def _begun(device: _Inner, wrapper: Callable[[_Inner], Programmed]) -> Device:
+    """The wrapped device, which knows what is held; closed if that fails."""
     try:
-        programmed = Programmed(device, scheme, tolerance, rounds)
+        programmed = wrapper(device)
         (reading,) = device.execute([Read()])
         assert reading.theta is not None
         programmed.restore(programmed.snapshot() | {"programmed.believed": reading.theta})
@@ -514,6 +675,12 @@ def by_values(device: Device, scheme: str | None, tolerance: float, rounds: int)
     except BaseException:
         device.close()
         raise
+
+
+def _layers(network: Network) -> str:
+    """Activation and bias of every layer, as the controller takes them; of one that it does not know, the first."""
+    known = [(_ACTIVATIONS.get(layer.activation, 0), int(layer.bias == "subtract")) for layer in network.layers]
+    return ",".join(f"{activation},{bias}" for activation, bias in known)
 
 
 def resource_of(url: str) -> str:

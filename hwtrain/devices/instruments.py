@@ -61,6 +61,7 @@ class Instrument:
         answer_separator: between the answers to a message.
         terminator: what ends a message.
         longest: characters of a message at most.
+        pause: silence after which it forgets a message that was cut short within a block [s]; 0 where it never does.
         settle: time from a setting until readings follow it [s].
         baudrate: of a serial line [bits per second].
         parity: of a serial line: none, even or odd.
@@ -86,6 +87,7 @@ class Instrument:
     answer_separator: str = ";"
     terminator: str = "\n"
     longest: int = 1024
+    pause: float = 0.0
     settle: float = 0.0
     baudrate: int = 9600
     parity: str = "none"
@@ -97,7 +99,8 @@ class Instrument:
             checks.number(f"device.instrument.{name}", getattr(self, name), why="volts")
         checks.whole("device.instrument.decimals", self.decimals, 0, 9)
         checks.whole("device.instrument.longest", self.longest, low=64, why="characters")
-        checks.number("device.instrument.settle", self.settle, low=0, why="seconds")
+        for name in ("pause", "settle"):
+            checks.number(f"device.instrument.{name}", getattr(self, name), low=0, why="seconds")
         if not self.low <= 0 <= self.high:
             raise ConfigError(
                 f"device.instrument: low ({self.low:g}) to high ({self.high:g}) must include 0 V, where outputs rest"
@@ -177,6 +180,7 @@ class Talk:
     disturbances: Counter[str] = field(default_factory=Counter)
     _wire: Wire | None = None
     _tag: int = 0
+    _cut: bool = False  # may a block of the last message have been cut short?
     _said: set[int] = field(default_factory=lambda: set(range(256)))  # tags that the register may hold
     _turn: threading.RLock = field(default_factory=threading.RLock)  # one thread at a time: answers name no asker
 
@@ -293,6 +297,9 @@ class Talk:
         """
         wire = self._open_wire()
         facts, wait = self.instrument, self.timeout
+        if self._cut:  # what is said now would be taken for the rest of it
+            time.sleep(facts.pause)
+            self._cut = False
         while True:
             self.disturbances["stale"] += wire.drop() > 0
             if not facts.tag:
@@ -333,6 +340,7 @@ class Talk:
         tag = [facts.tag.format(tag=self._tag)] if facts.tag else []
         data = (facts.separator.join([*units, *tag]) + facts.terminator).encode("latin-1")
         self._said.add(self._tag)
+        self._cut = any("#" in unit for unit in units)
         for part in data.splitlines(keepends=True) if facts.separator == "\n" else [data]:
             wire.write(part)  # each a message of its own, where the line knows where one ends
         self.traffic["messages"] += 1

@@ -148,6 +148,10 @@ class Board:
     samples: np.ndarray  # (slots, inputs + outputs)
     classes: np.ndarray = field(default_factory=lambda: np.zeros(0, f32))  # Mono-Forward's class matrices
 
+    @property
+    def update_kind(self):
+        return LocalUpdate
+
     def forward(self, x, moves=None, amplitude=ZERO):
         """Activity of every layer; `moves` are the signs of a perturbation."""
         first, activity = 0, []
@@ -203,7 +207,7 @@ class Board:
         costs, wrong = [], np.frombuffer(block.wrong, np.uint8)
         for number, slot in enumerate(block.slots):
             samples = self.samples[slot : slot + block.batch]
-            update = LocalUpdate(self, block, samples[:, : self.network.inputs], samples[:, self.network.inputs :])
+            update = self.update_kind(self, block, samples[:, : self.network.inputs], samples[:, self.network.inputs :])
             if block.rule == Rule.MONO_FORWARD:
                 update.mono_forward()
             else:
@@ -301,6 +305,10 @@ class LocalUpdate:
         total = ordered(powers)
         return powers / total - target, ordered(target) * log(total) - ordered(target * shifted)
 
+    def passed(self, number, x):
+        """Activity of a layer, and the scale of its inputs."""
+        return layer_pass(self.layers[number], *self.parts[number], x)
+
     def mono_forward(self):
         inputs, matrices, at = self.x, [], 0
         for layer in self.layers[:-2]:
@@ -312,11 +320,9 @@ class LocalUpdate:
             last = number == len(self.layers) - 2
             activities, errors, says, change = [], [], [], np.zeros(layer.outputs, f32)
             for x, target in zip(inputs, self.target, strict=True):
-                y, scale = layer_pass(layer, matrix, bias, x)
+                y, scale = self.passed(number, x)
                 rows = self.parts[-1][0].T if last else matrices[number]
-                said = ordered((y * rows).T)
-                if last:
-                    said = said + self.parts[-1][1] if self.layers[-1].bias == Bias.ADD else said - self.parts[-1][1]
+                said = self.passed(number + 1, y)[0] if last else ordered((y * rows).T)
                 said, own = self.class_error(said, target)
                 self.cost = self.cost + own
                 error = ordered(said[:, None] * rows) * SLOPES[layer.activation](y) * self.rate

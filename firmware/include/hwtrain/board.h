@@ -175,6 +175,12 @@ uint32_t hwt_classes_size(const hwt_network_t *network);
 /* Run updates of a local rule; `costs` gets a little-endian float for each. */
 void hwt_learn(hwt_board_t *board, const hwt_lesson_t *lesson, uint8_t *costs);
 
+#ifdef HWT_ARRAY
+/* Where matrices stand in an array (crossbar/training.c): a layer's activities y as they are measured, in place of hwt_layer_pass.
+ * Parameters are then what the array is to hold, and whoever calls hwt_learn brings the array near. Returns the scale, 1. */
+float hwt_array_pass(hwt_board_t *board, const hwt_layer_t *layer, const float *x, float *y);
+#endif
+
 /* The arguments of STREAM (PROTOCOL.md) after they have been checked. */
 typedef struct hwt_stream {
     uint8_t flags;         /* hwt_stream_flags */
