@@ -3,13 +3,12 @@
     python benchmarks/characterise.py recovery [values|decay|pulses] [--chips 100] [--seed 0]
     python benchmarks/characterise.py settings [--chips 10]
     python benchmarks/characterise.py presets
-    python benchmarks/characterise.py measured FOLDER        needs the measured devices, in the folder HWTRAIN_DATA
+    python benchmarks/characterise.py measured PICTURE.svg   needs the measured devices, in the folder HWTRAIN_DATA
 
 `recovery`: imperfections are planted in simulated chips, and the intervals counted that hold them. `settings`:
 measurements until a cost is reached, with the settings that each chip's own readings recommend and with those of the
 front door. `presets`: a cell fitted to every published one that is pulsed, put through the same trains. `measured`:
-cells fitted to one half of measured devices, ramps or readings, beside the other half, in numbers and, in FOLDER,
-drawn.
+cells fitted to one half of measured devices, ramps or readings, beside the other half, in numbers and drawn.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ COST, LEVEL = MeanSquaredError(), 0.95
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["recovery", "settings", "presets", "measured"])
-    parser.add_argument("which", nargs="?", help="of recovery: values, decay or pulses; of measured: the folder")
+    parser.add_argument("which", nargs="?", help="of recovery: values, decay or pulses; of measured: the picture")
     parser.add_argument("--chips", type=int)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -70,7 +69,7 @@ def main() -> None:
     elif given.what == "presets":
         presets(given.seed)
     else:
-        measured(Path(given.which or "measured"))
+        measured(Path(given.which or "measured.svg"))
 
 
 # Recovery
@@ -302,10 +301,10 @@ def presets(seed: int) -> None:
 # Measured devices
 
 
-def measured(folder: Path) -> None:
+def measured(picture: Path) -> None:
     """Fit, simulate again, and say how far that is from what was measured and not fitted."""
     data = Path(os.environ.get("HWTRAIN_DATA", "data")) / "devices"
-    folder.mkdir(parents=True, exist_ok=True)
+    charts = []
     print(
         "| device | law | noise of a pulse [steps] | residual, fitted half | held-out half | scatter | halves apart |"
     )
@@ -315,9 +314,9 @@ def measured(folder: Path) -> None:
         ("TaOx ReRAM, the 24 better ones", "taox_lut.npz", "", np.load(data / "taox_lut.npz")["medium_set"].tolist()),
         ("ECRAM, 9 devices", "ecram_lut.npz", "multi_", range(9)),
     ):
-        tables(name, str(data / path), prefix, list(every), folder)
+        charts.append(tables(name, str(data / path), prefix, list(every)))
     gong = np.loadtxt(data / "reram_gong2018.csv", delimiter=",").T[None]
-    trace("ReRAM pulse trace (Gong 2018)", gong[..., ::2], gong[..., 1::2], 2, folder, gong)
+    charts.append(trace("ReRAM pulse trace (Gong 2018)", gong[..., ::2], gong[..., 1::2], 2, gong))
     ramps = np.load(data / "reram_set_reset_ramps.npz")
     cut = {
         kind: np.split(ramps[f"{kind}_current"] / ramps["read_voltage"], np.cumsum(ramps[f"{kind}_len"])[:-1])
@@ -329,10 +328,11 @@ def measured(folder: Path) -> None:
         )
         for half in (0, 1)
     ]
-    trace("ReRAM set and reset ramps", halves[0][None], halves[1][None], 1, folder)
+    charts.append(trace("ReRAM set and reset ramps", halves[0][None], halves[1][None], 1))
+    picture.write_text(svg.grid(charts) + "\n")
 
 
-def tables(name: str, path: str, prefix: str, every: Sequence[int], folder: Path) -> None:
+def tables(name: str, path: str, prefix: str, every: Sequence[int]) -> str:
     """A population that is fitted as on a bench: one half of the measured devices, each pulsed as its table says."""
     halves = [load_table(path, prefix, every[half::2]) for half in (0, 1)]
     planted = Planted((6, 8, 4), {}, {}, writes=8000)
@@ -355,10 +355,10 @@ def tables(name: str, path: str, prefix: str, every: Sequence[int], folder: Path
         span,
         f"{scatter[1]:.1%}, cell {scatter[2]:.1%}",
     )
-    draw(folder, name, runs, block)
+    return drawn(name, runs, block)
 
 
-def trace(name: str, one: Array, other: Array, block: int, folder: Path, whole: Array | None = None) -> None:
+def trace(name: str, one: Array, other: Array, block: int, whole: Array | None = None) -> str:
     """A single device: some readings or ramps (1, j, n) that are fitted, up and down in turn, and others like them.
 
     A level that noise has moved goes on from there, so readings are told from the ones before them.
@@ -368,7 +368,6 @@ def trace(name: str, one: Array, other: Array, block: int, folder: Path, whole: 
         one: to be fitted.
         other: held out.
         block: pulses from one of them to the next.
-        folder: for the picture.
         whole: both in their order, where the others stand between the ones.
     """
     middle, half = (one.max() + one.min()) / 2, (one.max() - one.min()) / 2
@@ -389,7 +388,7 @@ def trace(name: str, one: Array, other: Array, block: int, folder: Path, whole: 
     told = f"told from the reading before, over what is expected: {spread[0]}, held out {spread[1]}"
     print(f"| {name} | {fit.name} | {fit.noise.value:.2g} | {off[0]} | {off[1]} | {told} | |", flush=True)
     shown = [np.stack([part[0, first::2] for first in (0, 1)], axis=1) for part in (one, other)]
-    draw(folder, name, [*shown, (again * half + middle)[None]], block)
+    return drawn(name, [*shown, (again * half + middle)[None]], block)
 
 
 def path(cell: Pulsed, levels: Array, pulses_each: int) -> Array:
@@ -415,7 +414,7 @@ def report(name: str, law: str, noise: float, middles: Sequence[Array], span: fl
     print(f"| {name} | {law} | {noise:.2g} | {off[0]:.2%} | {off[1]:.2%} | {scatter} | {apart:.2%} |", flush=True)
 
 
-def draw(folder: Path, name: str, runs: Sequence[Array], block: int) -> None:
+def drawn(name: str, runs: Sequence[Array], block: int) -> str:
     """Mean levels and quartiles of the three, train after train."""
     series = []
     for run, label in zip(runs, ("fitted half", "held-out half", "simulated again"), strict=True):
@@ -423,15 +422,13 @@ def draw(folder: Path, name: str, runs: Sequence[Array], block: int) -> None:
         low, middle, high = np.quantile(flat, (0.25, 0.5, 0.75), axis=0)
         at = np.arange(flat.shape[1]) * float(block)
         series.append(Series(at, middle, label, low, high) if len(run) > 1 else Series(at, middle, label))
-    chart = svg.line_chart(
+    return svg.line_chart(
         series,
         name,
         Axis("pulses"),
         Axis("conductance [unit of the source]"),
         "Medians, with quartiles where there are several",
     )
-    path = folder / f"{''.join(c if c.isalnum() else '_' for c in name.lower())}.svg"
-    path.write_text(chart)
 
 
 if __name__ == "__main__":
