@@ -105,7 +105,7 @@ class TestMonoForward(LocalRule):
 
 
 class TestPhysicsAware(LocalRule):
-    @pytest.fixture(params=["programmed", "random"])
+    @pytest.fixture(params=["programmed", "fitted", "random"])
     def algorithm(self, request):
         return PhysicsAware(eta=0.02, model=request.param)
 

@@ -13,7 +13,7 @@ from hwtrain.algorithms.feedback_alignment import FeedbackAlignment
 from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mono_forward import MonoForward
 from hwtrain.algorithms.physics_aware import PhysicsAware
-from hwtrain.core import Measure, Program, Sample, split
+from hwtrain.core import Can, Measure, Program, Sample, split
 from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError
@@ -300,25 +300,51 @@ class TestPhysicsAware:
         assert np.array_equal(after.estimate[where[2]], exact.estimate[where[2]])
         assert not np.allclose(after.estimate[where[0]], exact.estimate[where[0]])
 
+    @pytest.mark.parametrize("bias", ["add", "subtract"])
+    @pytest.mark.parametrize("activation", ["tanh", "relu"])
+    def test_a_fitted_model_finds_gains_of_the_device_and_then_its_gradient(self, activation, bias):
+        """What no measurement of its own was made for: signs, sizes and offsets, from activities alone."""
+        network = mlp([6, 12, 3], activation, "linear", bias)
+        device = Simulated(network, CrossEntropy(), parameter_variation=1.0, seed=1)
+        rule = PhysicsAware(eta=1e-6, optimizer=Descent(), model="fitted", fitting=0.02)
+        state, random = rule.init(device.spec, SEED), np.random.default_rng(0)
+        angles = []
+        for _ in range(1500):
+            x = random.normal(size=(1, 32, 6))
+            sample = Sample(x, np.eye(3)[random.integers(3, size=(1, 32))])
+            state, _ = rule.tell(state, sample, device.execute(rule.ask(state, sample)))
+            if state.step in (1, 1500):
+                exact = device.execute([Measure(sample, observe=Can.GRADIENT)])[0].gradient[0]
+                angles.append(exact @ state.estimate / np.linalg.norm(exact) / np.linalg.norm(state.estimate))
+        assert angles[0] < 0.8 < 0.97 < angles[1], angles
+        gain, _ = split(state.twin, state.layers)[0]
+        matrix, _ = split(state.theta, state.layers)[0]
+        true, _ = split(device._store._gain, state.layers)[0]
+        clear = np.abs(matrix) > np.median(np.abs(matrix))
+        assert np.mean(np.sign(gain[clear]) == np.sign(true[clear])) > 0.95
+
     @pytest.mark.slow
-    def test_trains_a_device_that_its_model_does_not_know(self):
+    @pytest.mark.parametrize(("model", "spread"), [("programmed", 0.5), ("fitted", 0.5), ("fitted", 1.0)])
+    def test_trains_a_device_that_its_model_does_not_know(self, model, spread):
         """784-200-200-10 on 8 000 images, ten epochs; weights, and inputs and offsets of neurons, half off.
 
         An independent program reaches .921 on one such device, .710 by training the model and programming the device
-        with the result; devices differ, so three of them are asked.
+        with the result; devices differ, so three of them are asked. With a spread of 1, where one gain in six has the
+        wrong sign, it reaches .012 by the network as programmed and .925 by the device's true gradient.
         """
         train, test = part_of_mnist()
         task = DataTask("part of mnist", train.x[0], train.target[0], test.x[0], test.target[0], 100, {})
-        network, rule = mlp([784, 200, 200, 10], "tanh", "linear"), PhysicsAware(eta=1e-3, precision="single")
+        network = mlp([784, 200, 200, 10], "tanh", "linear")
+        rule = PhysicsAware(eta=1e-3, precision="single", model=model)
 
         def trained(device):
             return Trainer(rule, device, task, CrossEntropy(), Budget(steps=800), InMemory(every=800)).run()
 
-        rough = Simulated(network, CrossEntropy(), chips=3, precision="single", parameter_variation=0.5)
+        rough = Simulated(network, CrossEntropy(), chips=3, precision="single", parameter_variation=spread)
         random = np.random.default_rng(0)
         steepness, offset = (
-            1 + 0.5 * random.normal(size=(3, 3, 1, 1, 1, 200)),
-            0.5 * random.normal(size=(3, 3, 1, 1, 1, 200)),
+            1 + spread * random.normal(size=(3, 3, 1, 1, 1, 200)),
+            spread * random.normal(size=(3, 3, 1, 1, 1, 200)),
         )
         rough._neurons = tuple(  # f(steepness * u + offset): no imperfection the simulator has a name for
             Neurons(1, *(a[..., :n].astype(np.float32) for a in (steepness[i], -offset[i] / steepness[i])), 0)
@@ -328,7 +354,7 @@ class TestPhysicsAware:
         theta = trained(Simulated(network, CrossEntropy(), precision="single")).state.theta
         (reading,) = rough.execute([Program(np.stack([theta] * 3)), Measure(test, observe=rule.needs)])
         in_silico = (reading.output[:, 0].argmax(-1) == test.target.argmax(-1)).mean(axis=(-2, -1))
-        assert (aware >= 0.905).all()
+        assert (aware >= (0.905 if spread < 1 else 0.88)).all()
         assert np.median(in_silico) <= np.median(aware) - 0.15
 
 
