@@ -478,7 +478,7 @@ class LearnInTime(Value):
 
     Each sequence begins with neurons and traces that have seen nothing. A step that has a target changes all layers at
     once, after all have answered, by plain descent: theta <- clip(theta - rate * L_t e_t), with the traces e_t and
-    signals L_t of one sequence as `OSTTP` (hwtrain/algorithms/osttp.py) follows them without recurrence. A step without
+    signals L_t of one sequence as `OSTTP` (hwtrain/algorithms/osttp.py) follows them, "diagonal". A step without
     a target is presented, and changes nothing; those after the last target of a sequence are not presented. The reading
     brings back `theta`, and the `cost` of every sequence, (..., b): the mean over its steps with a target, each before
     it was learnt from; NaN without any.

@@ -128,7 +128,7 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
         return refuse(request, HWT_BAD_VALUE, 2);
     if (!(low < high)) /* NaN too */
         return refuse(request, HWT_BAD_VALUE, 4);
-    uint32_t inputs = network.inputs;
+    uint16_t inputs = network.inputs;
     for (uint8_t l = 0; l < network.count; l++) {
         hwt_layer_t *layer = &network.layers[l];
         layer->outputs = hwt_get16(bytes + 12u + 4u * l);
@@ -138,12 +138,12 @@ static uint8_t set_network(hwt_board_t *board, request_t *request) {
             return refuse(request, HWT_BAD_VALUE, 12u + 4u * l);
         if (layer->activation > HWT_STEP)
             return refuse(request, HWT_BAD_VALUE, 14u + 4u * l);
-        if (layer->form >> 1 > HWT_NORMALISE_RMS)
+        if (((layer->form >> 1) & 3u) > HWT_NORMALISE_RMS || layer->form >= (HWT_STREAMS ? 2 : 1) * HWT_RECURRENT)
             return refuse(request, HWT_BAD_VALUE, 15u + 4u * l);
-        uint32_t parameters = (inputs + 1u) * layer->outputs; /* at most 2^16 (2^16 - 1) */
-        if (parameters > config->theta_size - size)
+        uint32_t rows = hwt_rows(layer, inputs) + 1u;
+        if (rows > (config->theta_size - size) / layer->outputs)
             return refuse(request, HWT_NO_ROOM, config->theta_size);
-        size += parameters;
+        size += rows * layer->outputs;
         inputs = layer->outputs;
     }
     if (hwt_workspace_size(&network) > config->work_size)
@@ -547,6 +547,10 @@ static uint8_t execute(hwt_board_t *board, uint8_t kind, request_t *request) {
     if (((kind >= HWT_WRITE && kind <= HWT_TRAIN) || (HWT_LOCAL_RULES && kind == HWT_LEARN) ||
          (HWT_STREAMS && kind == HWT_STREAM)) && board->network.count == 0)
         return refuse(request, HWT_NO_NETWORK, 0);
+#if HWT_STREAMS
+    if ((kind == HWT_MEASURE || kind == HWT_TRAIN || kind == HWT_LEARN) && hwt_recurrent(&board->network))
+        return refuse(request, HWT_BAD_VALUE, 0); /* which take no time */
+#endif
     switch (kind) {
     case HWT_NETWORK:
         return set_network(board, request);

@@ -43,10 +43,22 @@ static inline float signed_by(word_t value, uint32_t word) {
 
 /* ---- layout ------------------------------------------------------------------------------------------------------ */
 
+uint32_t hwt_rows(const hwt_layer_t *layer, uint16_t inputs) {
+    return (uint32_t)inputs + ((layer->form & HWT_RECURRENT) ? layer->outputs : 0u);
+}
+
+uint8_t hwt_recurrent(const hwt_network_t *network) {
+    uint8_t forms = 0;
+    for (uint8_t l = 0; l < network->count; l++)
+        forms |= network->layers[l].form;
+    return forms & HWT_RECURRENT;
+}
+
 uint32_t hwt_size(const hwt_network_t *network) {
-    uint32_t size = 0, inputs = network->inputs;
+    uint32_t size = 0;
+    uint16_t inputs = network->inputs;
     for (uint8_t l = 0; l < network->count; l++) {
-        size += (inputs + 1u) * network->layers[l].outputs;
+        size += (hwt_rows(&network->layers[l], inputs) + 1u) * network->layers[l].outputs;
         inputs = network->layers[l].outputs;
     }
     return size;

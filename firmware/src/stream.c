@@ -16,6 +16,9 @@
  *   signal_j  = sum over outputs c from +0 of v_c * B_cj
  *   theta_ij -= (rate * (signal_j * psi'_j)) * eps_ij, theta_j -= rate * (signal_j * (psi'_j * eps_j - psi'_j))
  *
+ * The x of a recurrent layer are its inputs and, behind them, its own y of the step before; what reaches a neuron through
+ * others is left out of its traces.
+ *
  * v is the target, perhaps less its mean over all steps so far; or dE/do of what the layer itself says, o_c = sum over j of
  * y'_j B_cj; or that of the network's output. The read-out:
  *
@@ -35,9 +38,10 @@
 /* What runs on from step to step stands behind the parameters: of each hidden layer s, y, psi, then its traces, which end with
  * those of the biases; of the read-out its traces and states; then sums of the targets, and how many there were. */
 uint32_t hwt_stream_size(const hwt_network_t *network) {
-    uint32_t size = 0, inputs = network->inputs;
+    uint32_t size = 0;
+    uint16_t inputs = network->inputs;
     for (uint8_t l = 0; l + 1u < network->count; l++) {
-        size += (inputs + 4u) * network->layers[l].outputs;
+        size += (hwt_rows(&network->layers[l], inputs) + 4u) * network->layers[l].outputs;
         inputs = network->layers[l].outputs;
     }
     return size + inputs + 2u * hwt_outputs(network) + 1u;
@@ -52,7 +56,7 @@ uint8_t hwt_can_stream(const hwt_network_t *network) {
     uint8_t last = (uint8_t)(network->count - 1u);
     for (uint8_t l = 0; l < last; l++) {
         const hwt_layer_t *layer = &network->layers[l];
-        if ((layer->activation != HWT_STEP && layer->activation != HWT_SIGMOID) || layer->form != HWT_SUBTRACT)
+        if ((layer->activation != HWT_STEP && layer->activation != HWT_SIGMOID) || (layer->form & 7u) != HWT_SUBTRACT)
             return 0;
     }
     return last > 0 && network->layers[last].activation == HWT_LINEAR && network->layers[last].form >> 1 == HWT_NORMALISE_NONE;
@@ -98,10 +102,14 @@ static float projected(const hwt_stream_t *stream, uint32_t key, uint32_t index)
 static void answer(const hwt_stream_t *stream, const hwt_layer_t *layer, const float *theta, const float *x, uint16_t inputs,
                    float *memory, float *factors, float *y) {
     const uint16_t units = layer->outputs;
-    const float *bias = theta + (uint32_t)inputs * units;
+    const uint32_t rows = hwt_rows(layer, inputs);
+    const float *bias = theta + rows * units, *back = theta + (uint32_t)inputs * units;
     float *states = memory, *spikes = memory + units, *slopes = spikes + units, *eps = slopes + units;
-    float *bias_eps = eps + (uint32_t)inputs * units;
+    float *bias_eps = eps + rows * units;
     hwt_multiply(y, theta, x, inputs, units);
+    for (uint16_t i = 0; back < bias; i++, back += units)
+        for (uint16_t j = 0; spikes[i] != 0.0f && j < units; j++)
+            y[j] += spikes[i] * back[j];
     for (uint16_t j = 0; j < units; j++) {
         float before = spikes[j], left = stream->decay * states[j], kept, through, z;
         if (stream->reset == HWT_RESET_HARD) {
@@ -121,13 +129,16 @@ static void answer(const hwt_stream_t *stream, const hwt_layer_t *layer, const f
             y[j] = 1.0f / (1.0f + hwt_exp(-z));
             slopes[j] = y[j] * (1.0f - y[j]);
         }
-        spikes[j] = y[j];
         factors[j] = kept + through;
         bias_eps[j] = factors[j] * bias_eps[j] - through;
     }
-    for (uint16_t i = 0; i < inputs; i++)
+    for (uint32_t i = 0; i < rows; i++) {
+        const float entered = i < inputs ? x[i] : spikes[i - inputs];
         for (uint16_t j = 0; j < units; j++, eps++)
-            *eps = factors[j] * *eps + x[i];
+            *eps = factors[j] * *eps + entered;
+    }
+    for (uint16_t j = 0; j < units; j++)
+        spikes[j] = y[j];
 }
 
 /* The derivative of a cost of what was said, in its place; returns the cost. */
@@ -145,7 +156,7 @@ static float told(uint8_t cost, float *said, const float *target, uint16_t outpu
 
 /* A hidden layer learns. `v` is the target or the error that is projected; for the local signal room for it. */
 static void learn_hidden(const hwt_stream_t *stream, const hwt_network_t *network, uint8_t number, float *theta,
-                         uint16_t inputs, const float *memory, const float *target, float *v, float *signals) {
+                         uint32_t rows, const float *memory, const float *target, float *v, float *signals) {
     const uint16_t units = network->layers[number].outputs, outputs = hwt_outputs(network);
     const float *spikes = memory + units, *slopes = spikes + units, *eps = slopes + units;
     const uint32_t key = projection_of(stream, number);
@@ -170,13 +181,13 @@ static void learn_hidden(const hwt_stream_t *stream, const hwt_network_t *networ
         for (uint16_t j = 0; j < units; j++, index++)
             signals[j] += v[c] * projected(stream, key, index);
     }
-    const float *bias_eps = eps + (uint32_t)inputs * units;
-    float *bias = theta + (uint32_t)inputs * units;
+    const float *bias_eps = eps + rows * units;
+    float *bias = theta + rows * units;
     for (uint16_t j = 0; j < units; j++) {
         descend(stream, bias + j, stream->rate * (signals[j] * (slopes[j] * bias_eps[j] - slopes[j])));
         signals[j] = stream->rate * (signals[j] * slopes[j]);
     }
-    for (uint16_t i = 0; i < inputs; i++)
+    for (uint32_t i = 0; i < rows; i++)
         for (uint16_t j = 0; j < units; j++)
             descend(stream, theta++, signals[j] * *eps++);
 }
@@ -192,9 +203,10 @@ static float step(hwt_board_t *board, const hwt_stream_t *stream, const float *x
     uint16_t inputs = network->inputs;
     for (uint8_t l = 0; l < last; l++) {
         const uint16_t units = network->layers[l].outputs;
+        const uint32_t rows = hwt_rows(&network->layers[l], inputs);
         answer(stream, &network->layers[l], theta, input, inputs, memory, signals, y);
-        theta += ((uint32_t)inputs + 1u) * units;
-        memory += ((uint32_t)inputs + 4u) * units;
+        theta += (rows + 1u) * units;
+        memory += (rows + 4u) * units;
         input = y;
         y += units;
         inputs = units;
@@ -234,9 +246,10 @@ static float step(hwt_board_t *board, const hwt_stream_t *stream, const float *x
     inputs = network->inputs;
     for (uint8_t l = 0; l < last; l++) {
         const uint16_t units = network->layers[l].outputs;
-        learn_hidden(stream, network, l, theta, inputs, memory, target, v, signals);
-        theta += ((uint32_t)inputs + 1u) * units;
-        memory += ((uint32_t)inputs + 4u) * units;
+        const uint32_t rows = hwt_rows(&network->layers[l], inputs);
+        learn_hidden(stream, network, l, theta, rows, memory, target, v, signals);
+        theta += (rows + 1u) * units;
+        memory += (rows + 4u) * units;
         inputs = units;
     }
     return cost;

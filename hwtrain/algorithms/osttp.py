@@ -179,6 +179,7 @@ class OSTTP:
             "algo.update=step": self.update == "step",
             "task.batch=1 (algo.batch=1)": self.batch == 1,
             f"algo.signal={'|'.join(LearnInTime.SIGNALS)}": self.signal in LearnInTime.SIGNALS,
+            "algo.recurrence=diagonal": self.recurrence == "diagonal",
             "algo.filter_by_readout=false": not self.filter_by_readout,
             "algo.hidden_updates=null": self.hidden_updates is None,
         }
@@ -199,7 +200,7 @@ class OSTTP:
         """The first state, for one seed per replica.
 
         Raises:
-            ConfigError: a layer is of another kind than dense, spiking or integrator, or recurrent on the device.
+            ConfigError: a layer is of another kind than dense, spiking or integrator.
         """
         if not spec.layers:
             raise ConfigError(f"OSTTP must know the layers of {spec.name!r}, which names none. Use algo=mgd.")
@@ -208,11 +209,6 @@ class OSTTP:
                 raise ConfigError(
                     f"OSTTP trains dense, spiking and integrator layers that do not normalise; layer {number} of "
                     f"{spec.name!r} is {layer.kind!r}, normalise={layer.normalise}. Choose network=snu."
-                )
-            if self.on_device and layer.recurrent:
-                raise ConfigError(
-                    f"algo.on_device: devices learn in time without recurrence; layer {number} of {spec.name!r} sees "
-                    "its own activity. Set network.recurrent=false, or algo.on_device=false."
                 )
         theta = self.start(spec, seed)
         if self.on_device:

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -247,17 +246,22 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class DenseLayer:
-    """One layer of the board's network."""
+    """One layer of the board's network; a recurrent one sees its own outputs of the step before, behind its inputs."""
 
     outputs: int
     activation: Activation = Activation.SIGMOID
     bias: Bias = Bias.ADD
     normalise: Normalise = Normalise.NONE
+    recurrent: bool = False
 
     @property
     def form(self) -> int:
-        """Bias and normalisation in one byte, as on the wire."""
-        return self.bias | self.normalise << 1
+        """Bias, normalisation and recurrence in one byte, as on the wire."""
+        return self.bias | self.normalise << 1 | self.recurrent << 3
+
+    def rows(self, inputs: int) -> int:
+        """Of its matrix."""
+        return inputs + self.outputs * self.recurrent
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +299,8 @@ class Network:
         parts = struct.iter_unpack("<HBB", payload[12:])
         try:
             layers = tuple(
-                DenseLayer(outputs, Activation(f), Bias(form & 1), Normalise(form >> 1)) for outputs, f, form in parts
+                DenseLayer(outputs, Activation(f), Bias(form & 1), Normalise(form >> 1 & ~4), bool(form & 8))
+                for outputs, f, form in parts
             )
             return cls(inputs, layers, Cost(cost), low, high)
         except ValueError as error:
@@ -304,15 +309,18 @@ class Network:
     @property
     def size(self) -> int:
         """Number of parameters."""
-        widths = [self.inputs, *(layer.outputs for layer in self.layers)]
-        return sum((n + 1) * m for n, m in pairwise(widths))
+        return sum((layer.rows(inputs) + 1) * layer.outputs for inputs, layer in self._fed)
 
     @property
     def streaming_size(self) -> int:
         """Floats of what runs on from step to step of a stream, which stand there instead."""
-        widths = [self.inputs, *(layer.outputs for layer in self.layers)]
-        hidden = sum((n + 4) * m for n, m in pairwise(widths[:-1]))
-        return hidden + widths[-2] + 2 * widths[-1] + 1
+        *hidden, (inputs, last) = self._fed
+        return sum((layer.rows(n) + 4) * layer.outputs for n, layer in hidden) + inputs + 2 * last.outputs + 1
+
+    @property
+    def _fed(self) -> list[tuple[int, DenseLayer]]:
+        """The layers, and how many inputs each has."""
+        return list(zip([self.inputs, *(layer.outputs for layer in self.layers)], self.layers, strict=False))
 
     @property
     def classes_size(self) -> int:

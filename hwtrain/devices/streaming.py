@@ -51,8 +51,8 @@ class Streaming:
 
     Args:
         link: the line to it.
-        network: spiking hidden layers without recurrence, alike but for their widths, and a read-out, dense and linear
-            or an integrator.
+        network: spiking hidden layers, alike but for their widths and recurrence, and a read-out, dense and linear or
+            an integrator.
         cost: mean squared error or cross-entropy.
         low: lowest parameter value; None is open.
         high: highest parameter value; None is open.
@@ -495,14 +495,17 @@ def _network(layers: Sequence[Layer], cost: costs.Cost, low: float, high: float)
     alike = {(layer.kind, layer.activation, layer.reset, layer.decay, layer.threshold) for layer in hidden}
     ends = (last.kind == "dense" and last.activation == "linear") or last.kind == "integrator"
     fits = len(alike) == 1 and hidden[0].kind == "spiking" and hidden[0].reset in ("hard", "soft")
-    if not fits or any(layer.recurrent for layer in hidden) or not ends or last.normalise != "none":
+    if not fits or not ends or last.normalise != "none":
         raise ConfigError(
-            "network: boards stream spiking layers with a hard or soft reset and without recurrence, all with the same "
-            f"settings, and a dense linear or integrating read-out, not {', '.join(layer.kind for layer in layers)} as "
-            "they are set. Choose network=snu, network.recurrent=false."
+            "network: boards stream spiking layers with a hard or soft reset, all with the same settings, and a dense "
+            f"linear or integrating read-out, not {', '.join(layer.kind for layer in layers)} as they are set. Choose "
+            "network=snu."
         )
     activations = {"step": Activation.STEP, "sigmoid": Activation.SIGMOID}
-    told = [DenseLayer(layer.outputs[0], activations[layer.activation], Bias.SUBTRACT) for layer in hidden]
+    told = [
+        DenseLayer(layer.outputs[0], activations[layer.activation], Bias.SUBTRACT, recurrent=layer.recurrent)
+        for layer in hidden
+    ]
     told.append(DenseLayer(last.outputs[0], Activation.LINEAR, Bias[last.bias.upper()]))
     return messages.Network(layers[0].inputs[0], tuple(told), _COSTS[type(cost)], low, high)
 

@@ -432,6 +432,7 @@ class TestOnDenseLayers:
         ({**ALONE, "update": "sequence"}, r"Set algo\.update=step, or"),
         ({**ALONE, "batch": 3}, r"Set task\.batch=1 .*, or"),
         ({**ALONE, "signal": "transport"}, r"Set algo\.signal=target\|local\|error, or"),
+        ({**ALONE, "recurrence": "full"}, r"Set algo\.recurrence=diagonal, or"),
         ({**ALONE, "filter_by_readout": True}, r"Set algo\.filter_by_readout=false, or"),
         ({**ALONE, "hidden_updates": 7}, r"Set algo\.hidden_updates=null, or"),
     ],
@@ -450,10 +451,6 @@ def test_what_else_is_refused():
         learn().init(Simulated(Network((pool((4, 4, 1)), dense(4, 1))), COSTS["mse"]).spec, seed)
     with pytest.raises(ConfigError, match="goes on with a sequence"):
         learn().ask(learn().init(spec, seed), replace(sample, start=False))
-    with pytest.raises(
-        ConfigError, match=r"devices learn in time without recurrence; layer 1 of 'spiking'.*recurrent=false"
-    ):
-        learn(**ALONE).init(Spiking(network(recurrent=True), COSTS["mse"]).spec, seed)
     alone = learn(**ALONE, block=1)
     with pytest.raises(ConfigError, match=r"presents 3 sequences at once.*task\.batch=1"):
         alone.ask(alone.init(spec, seed), sample)

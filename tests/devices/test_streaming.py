@@ -34,6 +34,7 @@ NETWORKS = {
     "hard": snu([3, 5, 4, 2], threshold=0.2),
     "soft": snu([3, 5, 2], threshold=0.2, reset="soft", readout="integrator", readout_gain=0.5),
     "soft units": snu([3, 6, 2], "sigmoid", reset="soft"),
+    "recurrent": snu([3, 5, 4, 2], threshold=0.2, reset="soft", recurrent=True, readout="integrator"),
 }
 
 
@@ -277,7 +278,6 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("network", "cost", "says"),
         [
-            (snu([3, 4, 2], recurrent=True), CrossEntropy(), "without recurrence"),
             (snu([3, 4, 2], reset="soft_trained"), CrossEntropy(), "hard or soft reset"),
             (snu([3, 4, 2], readout="spiking"), CrossEntropy(), "read-out"),
             (snu([3, 4, 2]), FrameNLL(), "cost=cross_entropy, not FrameNLL"),

@@ -74,7 +74,7 @@ static void sound_frame(const hwt_board_t *board) {
             hwt_put32(frame + at, 1u + draw() % 4u + ((draw() % 5u) << 16) + ((draw() % 2u ? draw() % 6u : 0u) << 24));
         if (length == 20u && draw() % 3u == 0) { /* spiking neurons, and what reads them */
             frame[22] = HWT_STEP;
-            frame[23] = HWT_SUBTRACT;
+            frame[23] = (uint8_t)(HWT_SUBTRACT | (draw() % 2u ? HWT_RECURRENT : 0));
             frame[26] = HWT_LINEAR;
         }
     } else if (tame && kinds[which] == HWT_ADOPT) {

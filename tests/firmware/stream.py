@@ -28,8 +28,9 @@ class Board:
         self.network, self.samples, self.parts, n = network, samples, [], network.inputs
         theta = np.asarray(theta, f32)
         for layer in network.layers:
-            w, b, theta = np.split(theta, [n * layer.outputs, (n + 1) * layer.outputs])
-            self.parts.append([w.reshape(n, -1).copy(), b.copy()])
+            rows = layer.rows(n)
+            w, b, theta = np.split(theta, [rows * layer.outputs, (rows + 1) * layer.outputs])
+            self.parts.append([w.reshape(rows, -1).copy(), b.copy()])
             n = layer.outputs
         self.sums, self.shown = np.zeros(n, f32), f32(0)
 
@@ -77,6 +78,8 @@ class Board:
 
     def answer(self, request: Stream, number, x, decay, threshold, slope, height):
         (w, b), (s, y, psi), (eps, bias_eps) = self.parts[number], self.states[number], self.traces[number]
+        if self.network.layers[number].recurrent:
+            x = np.append(x, y)
         total, left = ordered(x[:, None] * w), decay * s
         if request.reset == Resetting.HARD:
             kept, through = decay * (f32(1) - y), -left * psi

@@ -68,7 +68,7 @@ def test_no_allocation_and_no_library(out):
 
 
 @pytest.mark.parametrize(
-    ("without", "most", "saved"), [("HWT_LOCAL_RULES", 9_800, 9_200), ("HWT_STREAMS", 15_300, 3_600)]
+    ("without", "most", "saved"), [("HWT_LOCAL_RULES", 9_800, 9_200), ("HWT_STREAMS", 15_300, 3_800)]
 )
 def test_memory_without_local_rules(without, most, saved, out):
     """What a board saves that leaves them out."""

@@ -206,6 +206,7 @@ def test_wire_constants_are_the_same_in_c_and_python():
     python |= {f"RESET_{member.name}": int(member) for member in messages.Resetting}
     python |= {"STREAM_START": 1, "STREAM_LEARN": 2, "STREAM_ACTIVITY": 4, "STREAM_CENTRE": 8, "STREAM_MEAN": 16}
     python |= {"REPLY": messages.REPLY, "ANTITHETIC": messages.ANTITHETIC, "FLOAT32": 0, "UINT8": 1}
+    python |= {"RECURRENT": m.DenseLayer(1, m.Activation.LINEAR, recurrent=True).form}
     assert python == c
 
 

@@ -72,8 +72,8 @@ def able(link):
     return link
 
 
-def network(activation=Activation.STEP, cost=Cost.CROSS_ENTROPY, bias=Bias.ADD, widths=WIDTHS):
-    hidden = tuple(DenseLayer(n, activation, Bias.SUBTRACT) for n in widths[1:-1])
+def network(activation=Activation.STEP, cost=Cost.CROSS_ENTROPY, bias=Bias.ADD, widths=WIDTHS, recurrent=False):
+    hidden = tuple(DenseLayer(n, activation, Bias.SUBTRACT, recurrent=recurrent) for n in widths[1:-1])
     return Network(widths[0], (*hidden, DenseLayer(widths[-1], Activation.LINEAR, bias)), cost, -4, 4)
 
 
@@ -117,10 +117,11 @@ def agree(link, mirror, request):
 class TestEveryBoard:
     @pytest.mark.parametrize("name", SETTINGS)
     @pytest.mark.parametrize("activation", [Activation.STEP, Activation.SIGMOID])
-    def test_the_same_bits_as_numpy(self, able, activation, name):
+    @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+    def test_the_same_bits_as_numpy(self, able, recurrent, activation, name):
         cost = Cost.MEAN_SQUARED_ERROR if name == "centred" else Cost.CROSS_ENTROPY
         bias = Bias.SUBTRACT if name == "soft" else Bias.ADD
-        mirror = load(able, network(activation, cost, bias))
+        mirror = load(able, network(activation, cost, bias, recurrent=recurrent))
         request = Stream(slot=0, steps=3, activity=True, **SETTINGS[name])
         agree(able, mirror, request)
         agree(able, mirror, replace(request, slot=3, start=False))  # goes on
@@ -161,15 +162,16 @@ class TestTheRule:
     @pytest.mark.parametrize("cost", [Cost.CROSS_ENTROPY, Cost.MEAN_SQUARED_ERROR])
     @pytest.mark.parametrize("name", SETTINGS)
     @pytest.mark.parametrize("activation", ["sigmoid", "step"])
-    def test_it_is_that_of_the_simulator_but_for_rounding(self, twin, activation, name, cost):
+    @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+    def test_it_is_that_of_the_simulator_but_for_rounding(self, twin, recurrent, activation, name, cost):
         """In double precision, exchanges of one step each; unless a rounding decides over a spike: none does here."""
         rule, rows = SETTINGS[name], 40
-        mirror = load(twin, network(Activation[activation.upper()], cost), rows)
+        mirror = load(twin, network(Activation[activation.upper()], cost, recurrent=recurrent), rows)
         twin.do(messages.Write(0, mirror.theta))
         asked = replace(Stream(slot=0, steps=rows, **rule), seeds=tuple(self.seed(layer) for layer in range(2)))
         twin.do(replace(asked, scale=self.scale(rule)))
         got = np.frombuffer(twin.do(messages.Read(0, mirror.network.size)), np.float32)
-        wanted = self.simulated(mirror, rule, activation, cost)
+        wanted = self.simulated(mirror, rule, activation, cost, recurrent=recurrent)
         assert np.abs(wanted - mirror.theta).max() > 0.05
         unsteady = (name, cost) == ("local", Cost.MEAN_SQUARED_ERROR)
         assert np.abs(got - wanted).max() <= (self.UNSTEADY if unsteady else self.BOUND)
@@ -182,7 +184,7 @@ class TestTheRule:
     def scale(rule):
         return float(rule.get("scale", 1.0) * np.sqrt(6 / WIDTHS[-1]))
 
-    def simulated(self, mirror, rule, activation, cost):
+    def simulated(self, mirror, rule, activation, cost, *, recurrent):
         formula = CrossEntropy() if cost == Cost.CROSS_ENTROPY else MeanSquaredError()
         signal = rule.get("signal", Signal.TARGET).name.lower()
         device = Spiking(
@@ -192,6 +194,7 @@ class TestTheRule:
                 rule["decay"],
                 rule["threshold"],
                 rule.get("reset", Resetting.HARD).name.lower(),
+                recurrent,
                 readout="integrator",
                 readout_decay=rule.get("readout_decay", 0.0),
                 readout_gain=rule.get("readout_gain", 1.0),
@@ -325,8 +328,23 @@ class TestStreams:
             twin.do(Stream(slot=0, steps=1, **FIRST | {"seeds": (5,) * (len(other.layers) - 1)}))
         assert refused.value.code == Status.BAD_VALUE
 
-    def test_memory_that_is_too_small(self, out):
-        net = network()
+    @pytest.mark.parametrize("request_", [messages.Probe(0), Learn(Rule.SYMBA, 1, [0], 0.1, 0.1, -4, 4, wrong=b"\1")])
+    def test_recurrent_networks_do_nothing_but_stream(self, twin, request_):
+        load(twin, network(recurrent=True))
+        with pytest.raises(FirmwareError) as refused:
+            twin.do(request_)
+        assert refused.value.code == Status.BAD_VALUE
+
+    def test_the_last_layer_is_not_recurrent(self, twin):
+        *hidden, last = network().layers
+        twin.do(replace(network(), layers=(*hidden, replace(last, recurrent=True))))
+        with pytest.raises(FirmwareError) as refused:
+            twin.do(Stream(slot=0, steps=1, **FIRST))
+        assert refused.value.code == Status.BAD_VALUE
+
+    @pytest.mark.parametrize("recurrent", [False, True], ids=["forward", "recurrent"])
+    def test_memory_that_is_too_small(self, out, recurrent):
+        net = network(recurrent=recurrent)
         for room, fits in ((net.size + net.streaming_size, True), (net.size + net.streaming_size - 1, False)):
             with boards.running("host", out, "--parameters", str(room)) as url:
                 link = boards.Link(url)

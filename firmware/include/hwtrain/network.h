@@ -38,12 +38,13 @@
 enum hwt_activation { HWT_LINEAR = 0, HWT_SIGMOID = 1, HWT_TANH = 2, HWT_RELU = 3, HWT_STEP = 4 };
 enum hwt_bias { HWT_ADD = 0, HWT_SUBTRACT = 1 };                                            /* bit 0 of a layer's form */
 enum hwt_normalise { HWT_NORMALISE_NONE = 0, HWT_NORMALISE_L2 = 1, HWT_NORMALISE_RMS = 2 }; /* and bits 1 to 2 */
+enum hwt_memory { HWT_RECURRENT = 8 }; /* bit 3: its own outputs of the step before enter behind its inputs; for STREAM */
 enum hwt_cost { HWT_MEAN_SQUARED_ERROR = 0, HWT_CROSS_ENTROPY = 1 };
 
 typedef struct hwt_layer {
     uint16_t outputs;
     uint8_t activation; /* hwt_activation */
-    uint8_t form;       /* hwt_bias + 2 * hwt_normalise, what the layer does to the length of its inputs */
+    uint8_t form;       /* hwt_bias + 2 * hwt_normalise, what the layer does to the length of its inputs, + hwt_memory */
 } hwt_layer_t;
 
 typedef struct hwt_network {
@@ -62,6 +63,10 @@ typedef struct hwt_workspace {
     float total;      /* the same, if gathered */
     uint8_t gathered; /* is `down` already that of the first layer and the next pattern? */
 } hwt_workspace_t;
+
+/* Rows of a layer's matrix, one for each of its inputs and, if it is recurrent, its outputs; is any layer recurrent? */
+uint32_t hwt_rows(const hwt_layer_t *layer, uint16_t inputs);
+uint8_t hwt_recurrent(const hwt_network_t *network);
 
 /* Number of parameters, of outputs of all layers, of network outputs, of outputs of the widest layer, and of floats a workspace
  * takes. */
