@@ -77,7 +77,7 @@ class Controller(Instrument):
             {rounds} and {block}, a float32 [S] for every cell, NaN for those to leave alone.
         written: asks for the pulses of the last write, and the cells that it did not bring near.
         count: asks for the pulses so far, those of the cell that had most, and the readings.
-        options: asks what the controller can beside; "" where it cannot say.
+        options: asks what the controller can beside, LEARN, TRAIN, PERTURB; "" where it does not know the question.
         network: describes the network on the tiles: conductance of 1 {siemens}, voltage of an input of 1 {read}, {step}
             of a pulse, {cost}, and {layers}, activation and bias of each.
         wish: takes what cells are to hold, and class matrices behind it, as {block}, big-endian float32.
@@ -461,10 +461,7 @@ class Crossbar:
         plain = all(layer.normalise == "none" and layer.activation in _ACTIVATIONS for layer in layers)
         if not facts.options or not plain:
             return Can(0)
-        try:
-            (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
-        except DeviceError:  # it does not know the question
-            return Can(0)
+        (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
         options = answer.split(",")
         if self._perturb_by is None:
             self._perturb_by = "actuator" if "PERTURB" in options else "pulses"

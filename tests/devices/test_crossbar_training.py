@@ -498,6 +498,20 @@ class TestCommands:
         assert error(inst) == '-161,"Invalid block data"'
         assert inst.query("XBAR:COUN?") == "0,0,0"
 
+    @pytest.mark.parametrize("pulses", [b"0", b"3"], ids=["actuator", "pulses"])
+    def test_a_perturbation_is_taken_back_where_its_reading_fails(self, inst, pulses):
+        """The first column takes 0.4 uA, 0.12 or 0.36 more or less under the perturbation; the converter takes 0.41."""
+        said(inst, ":XBAR:NETW:WISH ", block(WISH))
+        inst.write(":XBAR:PULS 0,0,0,1.5,1e-6,10")
+        before = floats(inst, "XBAR:READ:ARR?")
+        inst.write(":MOD:CONV 1e-9,4.1e-7")
+        row = [1.0, 1.0, 1, 0]
+        said(inst, TRAIN.replace(b",0,7,0,1,0.01,", b"," + pulses + b",7,0,1,0.03,") + block(row, row, row, row))
+        assert error(inst).startswith("-300,")
+        assert inst.query("XBAR:TRA?").split(",")[0] == "0" and len(floats(inst, "XBAR:TRA:COST?")) < 4
+        inst.write(":MOD:CONV 0,1")
+        assert np.allclose(floats(inst, "XBAR:READ:ARR?"), before, rtol=0, atol=1e-20)  # sums of steps round
+
     def test_the_watchdog_acts_while_the_controller_works(self, inst):
         said(inst, ":XBAR:NETW:WISH ", block(WISH))
         updates = 6000 if "host" in inst.query("*IDN?") else 400
