@@ -146,6 +146,11 @@ int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width,
     return pulses(crossbar, &place, volts, width, count);
 }
 
+int crossbar_move(crossbar_t *crossbar, uint32_t index, uint32_t signs, float siemens) {
+    const crossbar_port_t *port = crossbar->config.port;
+    return judged(crossbar, port->perturb(port->context, index, signs, siemens));
+}
+
 /* Conductance of a cell [S]. */
 static int conductance(crossbar_t *crossbar, const place_t *place, float *siemens) {
     const crossbar_port_t *port = crossbar->config.port;
@@ -494,7 +499,8 @@ static int ask_count_array(scpi_t *scpi) {
 
 /* IEEE 488.2, 10.14: what it can beside, or 0. */
 static int ask_options(scpi_t *scpi) {
-    scpi_say_text(scpi, crossbar_of(scpi)->config.memory_size ? "LEARN" : "0");
+    const crossbar_config_t *config = &crossbar_of(scpi)->config;
+    scpi_say_text(scpi, !config->memory_size ? "0" : config->port->perturb ? "LEARN,TRAIN,PERTURB" : "LEARN,TRAIN");
     return SCPI_OK;
 }
 
@@ -513,10 +519,11 @@ static const scpi_command_t commands[] = {
     {"XBAR:MULTiply?", ask_multiply},
     {"XBAR:WRITe:ARRay", run_write_array}, {"XBAR:WRITe?", ask_write},
     {"XBAR:COUNt?", ask_count}, {"XBAR:COUNt:ARRay?", ask_count_array},
-    {"XBAR:NETwork", crossbar_run_network}, {"XBAR:NETwork?", crossbar_ask_network},
-    {"XBAR:NETwork:WISH", crossbar_run_wish}, {"XBAR:NETwork:WISH?", crossbar_ask_wish},
-    {"XBAR:NETwork:HELD", crossbar_run_held}, {"XBAR:NETwork:HELD?", crossbar_ask_held},
+    {"XBAR:NETWork", crossbar_run_network}, {"XBAR:NETWork?", crossbar_ask_network},
+    {"XBAR:NETWork:WISH", crossbar_run_wish}, {"XBAR:NETWork:WISH?", crossbar_ask_wish},
+    {"XBAR:NETWork:HELD", crossbar_run_held}, {"XBAR:NETWork:HELD?", crossbar_ask_held},
     {"XBAR:LEARn", crossbar_run_learn}, {"XBAR:LEARn?", crossbar_ask_training}, {"XBAR:LEARn:COST?", crossbar_ask_results},
+    {"XBAR:TRAin", crossbar_run_train}, {"XBAR:TRAin?", crossbar_ask_training}, {"XBAR:TRAin:COST?", crossbar_ask_results},
     {NULL, NULL},
 };
 

@@ -21,7 +21,7 @@
 #define CROSSBAR_TILES 8u
 #endif
 
-/* What the controller asks of a board. Calls get `context` back untouched; the four that drive return 0, or -1 when the hardware
+/* What the controller asks of a board. Calls get `context` back untouched; those that drive return 0, or -1 when the hardware
  * fails, or 1 when a converter was at the end of its range. */
 typedef struct crossbar_port {
     void *context;
@@ -45,6 +45,10 @@ typedef struct crossbar_port {
 
     /* The currents of all columns at the voltages of all rows. NULL where only one cell can be connected at a time. */
     int (*multiply)(void *context, uint8_t tile, const float *volts, float *amperes);
+
+    /* Move cells 32 * index and the 31 behind it up by so much [S], down where a bit of `signs` is set, the first in the lowest,
+     * until told otherwise or all is made safe. Volatile: what pulses have made of them stays. NULL where nothing can. */
+    int (*perturb)(void *context, uint32_t index, uint32_t signs, float siemens);
 } crossbar_port_t;
 
 /* One array. */
@@ -61,6 +65,7 @@ typedef struct crossbar_config {
     float most_volts;      /* of a pulse, either way [V] */
     float most_read_volts; /* of a reading [V] */
     float shortest, longest; /* pulse [s] */
+    float most_move;       /* of a cell by a perturbation [S] */
     uint32_t *pulses;      /* of each cell so far */
     uint32_t cells;        /* places there */
     uint8_t *buffer;       /* a message */
@@ -127,6 +132,9 @@ int crossbar_allows(const crossbar_t *crossbar, float volts, float width);
 int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width, int32_t count);
 int crossbar_product(crossbar_t *crossbar, uint8_t tile, const float *volts, float *amperes);
 
+/* Move 32 cells, by nothing to let go of them. */
+int crossbar_move(crossbar_t *crossbar, uint32_t index, uint32_t signs, float siemens);
+
 /* Was the host silent for longer than the watchdog allows? All is safe then. */
 int crossbar_watch(crossbar_t *crossbar);
 
@@ -138,6 +146,7 @@ int crossbar_ask_wish(scpi_t *scpi);
 int crossbar_run_held(scpi_t *scpi);
 int crossbar_ask_held(scpi_t *scpi);
 int crossbar_run_learn(scpi_t *scpi);
+int crossbar_run_train(scpi_t *scpi);
 int crossbar_ask_training(scpi_t *scpi);
 int crossbar_ask_results(scpi_t *scpi);
 

@@ -46,6 +46,8 @@ static int pulse(void *context, float v, float s) { (void)context; return model_
 static int read_cell(void *context, float v, float *i) { (void)context; return model_read(&model, v, i); }
 static int multiply(void *context, uint8_t t, const float *v, float *i) { (void)context; return model_multiply(&model, t, v, i); }
 
+static int perturb(void *context, uint32_t n, uint32_t s, float g) { (void)context; return model_perturb(&model, n, s, g); }
+
 model_t *model_of(crossbar_t *crossbar) {
     (void)crossbar;
     return &model;
@@ -56,9 +58,9 @@ static const char *const words[] = {
     "SYSTem:ERRor:NEXT?", "SYST:ERR:COUN?", "SYST:VERS?", "STAT:PRES", "STAT:OPER?", "STAT:QUES:COND?", "STAT:QUES:ENAB",
     ":XBAR:SIZE?", ":XBAR:LIM:VOLT", ":XBAR:LIM:VOLT?", "XBAR:LIM:READ", "XBAR:LIM:WIDT", "XBAR:LIM:PULS", "OUTP", "OUTP?",
     "OUTP:STAT", "XBAR:WATC", "XBAR:WATC?", "XBAR:ONCE", ":XBAR:PULS", ":XBAR:PULS:ARR", ":XBAR:READ?", ":XBAR:READ:ARR?",
-    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", ":XBAR:NET", ":XBAR:NET?",
-    ":XBAR:NET:WISH", "NET:WISH?", ":XBAR:NET:HELD?", ":XBAR:LEAR", ":XBAR:LEAR?", "LEAR:COST?", "*OPT?", "MOD:CELL", "MOD:TIL",
-    "MOD:CONV", "MOD:DRIV?",
+    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", ":XBAR:NETW", ":XBAR:NETW?",
+    ":XBAR:NETW:WISH", "NETW:WISH?", ":XBAR:NETW:HELD?", ":XBAR:LEAR", ":XBAR:LEAR?", "LEAR:COST?", ":XBAR:TRA", "TRA:COST?", "*OPT?",
+    "MOD:CELL", "MOD:TIL", "MOD:CONV", "MOD:DRIV?",
     "ON", "OFF", " 0", " 1", "1.5", "-2.9", "3", "3.1", "1e-6", "1E-7", "-1e-6", "9e99", "1e-999", "nan", "0.2", "0.31", "#H1F", "4",
     "7,7", "1,1", "\"a;b\"", "'c", "#0abc", "#14abcd", "#3128", "#9999999999", "#216", ",", ",", ",", ";", ";", ":", " ", "\t", "?",
 };
@@ -70,9 +72,11 @@ static const char *const units[] = {
     ":XBAR:LIM:VOLT v;", ":XBAR:WATC i;", ":XBAR:LIM:PULS 500000;", ":XBAR:COUN:ARR?;", ":MOD:TIL i,i,i,i;", ":MOD:TIL 4,4,3,2;",
     ":XBAR:LIM:VOLT 3;", ":XBAR:LIM:WIDT 1E-3;", "*RST;",
     /* a network, 3-4-2, and what trains it */
-    ":MOD:TIL 4,4,5,2;:XBAR:NET 2E-5,0.2,0.002,1,3,i,0,0;", ":XBAR:NET 2E-5,0.2,0.002,1,i,i,0,0;", ":XBAR:NET:WISH b104;",
-    ":XBAR:NET:HELD b104;", ":XBAR:NET:WISH?;", ":XBAR:LEAR 1.5,1E-6,v,v,-1,1,i,b080;", ":XBAR:LEAR 1.5,1E-6,0.1,0.1,-1,1,2,b120;",
+    ":MOD:TIL 4,4,5,2;:XBAR:NETW 2E-5,0.2,0.002,1,3,i,0,0;", ":XBAR:NETW 2E-5,0.2,0.002,1,i,i,0,0;", ":XBAR:NETW:WISH b104;",
+    ":XBAR:NETW:HELD b104;", ":XBAR:NETW:WISH?;", ":XBAR:LEAR 1.5,1E-6,v,v,-1,1,i,b080;", ":XBAR:LEAR 1.5,1E-6,0.1,0.1,-1,1,2,b120;",
     ":XBAR:LEAR v,w,1,1,-1,1,1,b020;", ":XBAR:LEAR:COST?;:XBAR:LEAR?;",
+    ":XBAR:TRA 1.5,1E-6,i,i,i,1,0.01,0,i,i,2,1,i,v,-1,1,b020;", ":XBAR:TRA 1.5,1E-6,0,i,i,1,0.01,0,4,2,i,2,i,v,-1,1,b080;",
+    ":XBAR:TRA 1.5,1E-6,i,7,128,i,s,i,4,4,2,1,0,0.1,-1,1,b020;", ":XBAR:TRA? ;:XBAR:TRA:COST?;",
 };
 
 static size_t text(uint8_t *to, const char *from) {
@@ -142,17 +146,21 @@ int main(int argc, char **argv) {
     static uint32_t pulses[CELLS];
     static uint8_t buffer[MESSAGE];
     static float vector[24], memory[256];
-    static const crossbar_port_t port = {NULL, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply};
+    static float moves[CELLS / 32u];
+    static uint32_t signs[CELLS / 32u];
+    static const crossbar_port_t port = {
+        NULL, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+    };
     static const crossbar_config_t config = {
         .port = &port, .identity = "fuzzed", .tiles = {{4, 4}, {3, 2}}, .tile_count = 2,
-        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
+        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f, .most_move = 20e-6f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = MESSAGE, .vector = vector, .vector_size = 24,
         .memory = memory, .memory_size = 256, .more = model_commands,
     };
     unsigned long lines = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
     state = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
     model = (model_t){.cell = {.dw_min = 0.002, .w_max = 1.0, .w_min = -1.0}, .devices = devices, .size = CELLS,
-                      .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f};
+                      .signs = signs, .moves = moves, .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f};
     if (crossbar_init(&crossbar, &config))
         return 1;
     model_fabricate(&model);

@@ -1,9 +1,9 @@
 /* The controller as a POSIX process with cells in memory, behind a TCP port or a pseudo-terminal.
  *
- *     crossbar [--tcp PORT | --pty] [--baud N]
+ *     crossbar [--tcp PORT | --pty] [--baud N] [--no-actuator]
  *
  * Prints "ready socket://127.0.0.1:PORT" or "ready /dev/pts/N" when it can be reached. A connection that ends is a cable that was
- * pulled: the controller goes on, its watchdog too. */
+ * pulled: the controller goes on, its watchdog too. Without an actuator nothing but pulses moves cells. */
 #define _XOPEN_SOURCE 700
 
 #include <signal.h>
@@ -72,6 +72,10 @@ static int multiply(void *context, uint8_t tile, const float *volts, float *ampe
     return model_multiply(context, tile, volts, amperes);
 }
 
+static int perturb(void *context, uint32_t index, uint32_t signs, float siemens) {
+    return model_perturb(context, index, signs, siemens);
+}
+
 model_t *model_of(crossbar_t *crossbar) {
     return crossbar->config.port->context;
 }
@@ -83,11 +87,14 @@ int main(int argc, char **argv) {
     static uint32_t pulses[CELLS];
     static uint8_t buffer[MESSAGE];
     static float vector[8192];
-    static float memory[MEMORY];
-    static const crossbar_port_t port = {&host, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply};
+    static float memory[MEMORY], moves[(CELLS + 31u) / 32u];
+    static uint32_t signs[(CELLS + 31u) / 32u];
+    static crossbar_port_t port = {
+        &host, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+    };
     static const crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,host,1.0", .tiles = {{32, 32}}, .tile_count = 1,
-        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
+        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f, .most_move = 20e-6f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = MESSAGE, .vector = vector, .vector_size = 8192,
         .memory = memory, .memory_size = MEMORY, .more = model_commands,
     };
@@ -97,6 +104,8 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--pty"))
             pty = 1;
+        else if (!strcmp(argv[i], "--no-actuator"))
+            port.perturb = NULL;
         else if (!strcmp(argv[i], "--tcp") && i + 1 < argc)
             number = strtol(argv[++i], NULL, 10);
         else if (!strcmp(argv[i], "--baud") && i + 1 < argc)
@@ -105,13 +114,13 @@ int main(int argc, char **argv) {
             number = -1;
     }
     if (number < 0 || number > 65535) {
-        fprintf(stderr, "usage: %s [--tcp PORT | --pty] [--baud N]\n", argv[0]);
+        fprintf(stderr, "usage: %s [--tcp PORT | --pty] [--baud N] [--no-actuator]\n", argv[0]);
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     host.model = (model_t){
         .cell = {.dw_min = 0.002, .w_max = 1.0, .w_min = -1.0, .soft = 1}, .devices = devices, .size = CELLS,
-        .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f,
+        .signs = signs, .moves = moves, .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f,
     };
     if ((pty ? line_pty(&host.line) : line_tcp(&host.line, (uint16_t)number)) ||
         (baud > 0.0 && line_pace(&host.line, baud)) || crossbar_init(&crossbar, &config)) {

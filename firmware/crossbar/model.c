@@ -153,6 +153,7 @@ static void move(model_t *model, model_device_t *device, uint32_t index, int up)
 void model_safe(model_t *model) {
     model->connected = UINT32_MAX;
     model->driven = 0;
+    memset(model->moves, 0, (model->size + 31u) / 32u * sizeof *model->moves);
 }
 
 int model_select(model_t *model, uint8_t tile, uint16_t row, uint16_t column) {
@@ -184,6 +185,26 @@ static int converted(const model_t *model, double current, float *amperes) {
     return clipped;
 }
 
+/* As it reads now, moved or not. */
+static double held(const model_t *model, uint32_t cell) {
+    if (model->moves[cell / 32u] == 0.0f)
+        return model->devices[cell].value;
+    double shift = (double)model->moves[cell / 32u] / model->scale;
+    return model->devices[cell].value + (model->signs[cell / 32u] >> (cell % 32u) & 1u ? -shift : shift);
+}
+
+int model_perturb(model_t *model, uint32_t index, uint32_t signs, float siemens) {
+    float most = model->crossbar->config.most_move;
+    model->driven = 1;
+    if (!(siemens >= -most && siemens <= most))
+        model->unsafe++;
+    if (index >= (model->size + 31u) / 32u)
+        return -1;
+    model->signs[index] = signs;
+    model->moves[index] = siemens;
+    return 0;
+}
+
 int model_read(model_t *model, float volts, float *amperes) {
     float most = model->crossbar->config.most_read_volts;
     model->driven = 1;
@@ -191,19 +212,19 @@ int model_read(model_t *model, float volts, float *amperes) {
         model->unsafe++;
     if (model->connected == UINT32_MAX)
         return -1;
-    return converted(model, (double)volts * model->scale * model->devices[model->connected].value, amperes);
+    return converted(model, (double)volts * model->scale * held(model, model->connected), amperes);
 }
 
 int model_multiply(model_t *model, uint8_t tile, const float *volts, float *amperes) {
     const crossbar_tile_t *size = &model->crossbar->config.tiles[tile];
-    const model_device_t *devices = model->devices + first_cell(model, tile);
+    const uint32_t first = first_cell(model, tile);
     int clipped = 0;
     model->driven = 1;
     for (uint16_t column = 0; column < size->columns; column++) {
         double sum = 0.0;
         for (uint16_t row = 0; row < size->rows; row++)
             if (volts[row] != 0.0f)
-                sum += (double)volts[row] * devices[(uint32_t)row * size->columns + column].value;
+                sum += (double)volts[row] * held(model, first + (uint32_t)row * size->columns + column);
         clipped |= converted(model, sum * model->scale, &amperes[column]);
     }
     return clipped;

@@ -30,6 +30,8 @@ typedef struct model {
     float threshold;          /* pulses below change nothing [V] */
     float step_amperes;       /* of the converter; 0 is exact [A] */
     float most_amperes;       /* that it takes */
+    uint32_t *signs;          /* of the perturbation, a word for 32 cells */
+    float *moves;             /* and its size, for each word [S] */
     uint32_t connected;       /* cell; UINT32_MAX is none */
     uint8_t driven;           /* has anything been driven since `model_safe`? */
     uint32_t unsafe;          /* pulses and readings out of the board's facts: the controller must never ask for one */
@@ -44,6 +46,7 @@ int model_select(model_t *model, uint8_t tile, uint16_t row, uint16_t column);
 int model_pulse(model_t *model, float volts, float seconds);
 int model_read(model_t *model, float volts, float *amperes);
 int model_multiply(model_t *model, uint8_t tile, const float *volts, float *amperes);
+int model_perturb(model_t *model, uint32_t index, uint32_t signs, float siemens);
 
 /* MODel:CELL, MODel:TILes and MODel:CONVerter, for crossbar_config_t.more; `model_of` is the port's. */
 extern const scpi_command_t model_commands[];

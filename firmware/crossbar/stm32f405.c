@@ -69,6 +69,11 @@ static int multiply(void *context, uint8_t tile, const float *volts, float *ampe
     return model_multiply(&model, tile, volts, amperes);
 }
 
+static int perturb(void *context, uint32_t index, uint32_t signs, float siemens) {
+    (void)context;
+    return model_perturb(&model, index, signs, siemens);
+}
+
 model_t *model_of(crossbar_t *crossbar) {
     (void)crossbar;
     return &model;
@@ -80,17 +85,20 @@ int main(void) {
     static uint32_t pulses[CELLS];
     static uint8_t buffer[16384];
     static float vector[256];
-    static float memory[MEMORY];
-    static const crossbar_port_t port = {NULL, read_byte, write_byte, cortex_millis, safe, select_cell, pulse, read_cell, multiply};
+    static float memory[MEMORY], moves[(CELLS + 31u) / 32u];
+    static uint32_t signs[(CELLS + 31u) / 32u];
+    static const crossbar_port_t port = {
+        NULL, read_byte, write_byte, cortex_millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+    };
     static const crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,stm32f405,1.0", .tiles = {{16, 16}}, .tile_count = 1,
-        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f,
+        .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f, .most_move = 20e-6f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = sizeof buffer, .vector = vector, .vector_size = 256,
         .memory = memory, .memory_size = MEMORY, .more = model_commands,
     };
     model = (model_t){
         .cell = {.dw_min = 0.002, .w_max = 1.0, .w_min = -1.0, .soft = 1}, .devices = devices, .size = CELLS,
-        .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f,
+        .signs = signs, .moves = moves, .crossbar = &crossbar, .scale = 20e-6, .threshold = 0.8f, .most_amperes = 1.0f,
     };
     RCC_AHB1ENR |= 1u;
     RCC_APB1ENR |= 1u << 17;

@@ -12,6 +12,7 @@
  */
 #include "crossbar.h"
 #include "hwtrain/board.h"
+#include "hwtrain/protocol.h"
 
 #define MOST_PULSES 32767.0f /* of a cell in one update */
 #define FINITE 3.402823466e38f
@@ -21,7 +22,8 @@ typedef struct session {
     hwt_board_t board; /* first, so that hwt_array_pass finds the rest */
     hwt_config_t config;
     crossbar_t *crossbar;
-    float *held, *samples, *results;
+    float *held, *samples;
+    uint8_t *results;   /* little-endian floats */
     float volts, width; /* of a pulse */
     int error;          /* the first of the port's */
 } session_t;
@@ -190,14 +192,18 @@ static int32_t due(const session_t *session, uint32_t cell) {
     return (int32_t)(missing > MOST_PULSES ? MOST_PULSES : missing < -MOST_PULSES ? -MOST_PULSES : missing);
 }
 
+/* May a cell get so many? */
+static int bears(const crossbar_t *crossbar, uint32_t cell, uint32_t many) {
+    return !many || (many <= crossbar->limit_pulses && crossbar->config.pulses[cell] <= crossbar->limit_pulses - many);
+}
+
 /* Bring the cells near their wishes. Where one of them has had its pulses, none gets any. */
 static int pay(session_t *session) {
     crossbar_t *crossbar = session->crossbar;
     const uint32_t cells = crossbar_cells(crossbar);
     for (uint32_t cell = 0; cell < cells; cell++) {
         int32_t count = due(session, cell);
-        uint32_t many = (uint32_t)(count < 0 ? -count : count);
-        if (many && (many > crossbar->limit_pulses || crossbar->config.pulses[cell] > crossbar->limit_pulses - many))
+        if (!bears(crossbar, cell, (uint32_t)(count < 0 ? -count : count)))
             return SCPI_WORN;
     }
     for (uint32_t cell = 0; cell < cells; cell++) {
@@ -222,8 +228,8 @@ static int begin(session_t *session, crossbar_t *crossbar, uint32_t results, uin
     memset(session, 0, sizeof *session);
     session->crossbar = crossbar;
     session->held = crossbar->config.memory + wishes(crossbar);
-    session->results = crossbar->config.memory + before;
-    session->samples = session->results + results;
+    session->results = (void *)(crossbar->config.memory + before);
+    session->samples = crossbar->config.memory + before + results;
     session->config.theta = crossbar->config.memory;
     session->config.theta_size = wishes(crossbar);
     session->config.samples = session->samples;
@@ -281,19 +287,168 @@ int crossbar_run_learn(scpi_t *scpi) {
     crossbar->used = 0;
     crossbar->training.updates = crossbar->training.results = 0;
     for (uint32_t update = 0; update < updates; update++) {
-        uint8_t cost[4];
         for (uint32_t i = 0; i < size; i++, data += 4)
             session.samples[i] = crossbar_float(data);
         if ((error = crossbar_watch(crossbar)) != 0)
             return error;
-        hwt_learn(&session.board, &lesson, cost);
+        hwt_learn(&session.board, &lesson, session.results + 4u * update);
         if (session.error)
             return session.error;
         if ((error = pay(&session)) != 0)
             return error;
-        session.results[update] = hwt_get_float(cost);
         crossbar->training.updates = ++crossbar->training.results;
         crossbar->trained++;
+    }
+    return SCPI_OK;
+}
+
+/* ---- multiplexed gradient descent ---- */
+
+/* How cells are perturbed: by the port's own means, or by so many pulses there and back. */
+typedef struct shake {
+    hwt_code_t code;
+    int32_t pulses; /* 0 is by the port's */
+    float siemens;  /* of that */
+} shake_t;
+
+/* Every cell by the sign of the pattern, or back. Where one of them has had its pulses, none gets any. */
+static int shaken(session_t *session, const shake_t *shake, const hwt_pattern_t *pattern, int back) {
+    crossbar_t *crossbar = session->crossbar;
+    const uint32_t cells = crossbar_cells(crossbar);
+    for (uint32_t index = 0; !shake->pulses && 32u * index < cells; index++) {
+        int error = crossbar_move(crossbar, index, back ? 0 : hwt_pattern_word(pattern, index), back ? 0.0f : shake->siemens);
+        if (error)
+            return error;
+    }
+    for (uint32_t cell = 0; shake->pulses && !back && cell < cells; cell++)
+        if (!bears(crossbar, cell, 2u * (uint32_t)shake->pulses))
+            return SCPI_WORN;
+    for (uint32_t cell = 0; shake->pulses && cell < cells; cell++) {
+        int down = (int)(hwt_pattern_word(pattern, cell / 32u) >> (cell % 32u) & 1u);
+        int error = crossbar_give(crossbar, cell, session->volts, session->width, down != back ? -shake->pulses : shake->pulses);
+        if (error)
+            return error;
+    }
+    return SCPI_OK;
+}
+
+/* Mean cost over the samples of a presentation. */
+static float measure(session_t *session, uint16_t batch) {
+    const hwt_network_t *network = &session->board.network;
+    float sum = 0.0f;
+    for (uint16_t b = 0; b < batch; b++) {
+        const float *sample = session->samples + b * stride(session->crossbar), *x = sample;
+        float *y = session->config.work;
+        for (uint8_t l = 0; l < network->count; l++) {
+            hwt_array_pass(&session->board, &network->layers[l], x, y);
+            x = y;
+            y += network->layers[l].outputs;
+        }
+        sum += hwt_cost_of(network->cost, x, sample + network->inputs, hwt_outputs(network));
+    }
+    return sum / (float)batch;
+}
+
+/* A tick: a baseline where one is due, and the cost under the perturbation. */
+static int one_tick(session_t *session, const shake_t *shake, uint32_t tick, uint16_t batch, int plain, float *baseline,
+                    float *modulation) {
+    hwt_pattern_t pattern;
+    int error, after;
+    hwt_pattern_at(&pattern, &shake->code, tick, session->board.size);
+    if (plain)
+        *baseline = measure(session, batch);
+    if (session->error)
+        return session->error;
+    if ((error = shaken(session, shake, &pattern, 0)) != 0)
+        return error;
+    *modulation = measure(session, batch) - *baseline;
+    error = session->error;
+    if (!session->crossbar->on)
+        return error; /* all is safe by now */
+    after = shaken(session, shake, &pattern, 1);
+    return error ? error : after;
+}
+
+/* Volts and width of a pulse; perturbation by 0, the port's means, or by so many pulses; its seed, kind, hold and amplitude;
+ * first tick, ticks, tau_x, tau_theta, batch, baseline, rate, what wishes are kept within, and samples of every presentation. */
+int crossbar_run_train(scpi_t *scpi) {
+    enum { PULSES, SEED, KIND, HOLD, FIRST, TICKS, TAU_X, TAU_THETA, BATCH, BASELINE, WHOLE };
+    static const double least[WHOLE] = {0, 0, 0, 1, 0, 1, 1, 1, 1, HWT_BASELINE_NONE};
+    static const double most[WHOLE] = {1000, 4294967295.0, 255, 65535, 4294901760.0, 65535, 65535, 65535, 65535, HWT_BASELINE_FRESH};
+    crossbar_t *crossbar = crossbar_of(scpi);
+    const hwt_network_t *network = &crossbar->training.network;
+    session_t session;
+    const uint8_t *data;
+    uint32_t whole[WHOLE], length;
+    double volts, width, amplitude, rate, low, high;
+    int error = scpi_number(scpi, &volts);
+    if (error || (error = scpi_number(scpi, &width)) != 0)
+        return error;
+    for (int i = PULSES; i <= HOLD; i++)
+        if ((error = scpi_whole(scpi, least[i], most[i], &whole[i])) != 0)
+            return error;
+    if ((error = scpi_number(scpi, &amplitude)) != 0)
+        return error;
+    for (int i = FIRST; i < WHOLE; i++)
+        if ((error = scpi_whole(scpi, least[i], most[i], &whole[i])) != 0)
+            return error;
+    if ((error = scpi_number(scpi, &rate)) != 0 || (error = scpi_number(scpi, &low)) != 0 ||
+        (error = scpi_number(scpi, &high)) != 0 || (error = scpi_block(scpi, &data, &length)) != 0 ||
+        (error = crossbar_allows(crossbar, (float)volts, (float)width)) != 0)
+        return error;
+    if (!network->count || (!whole[PULSES] && !crossbar->config.port->perturb))
+        return SCPI_CONFLICT;
+    if (!is_finite((float)rate) || !is_finite((float)low) || !is_finite((float)high) || !(low < high) ||
+        !(amplitude > 0.0 && amplitude <= 1e6) || crossbar->training.volts > crossbar->limit_read ||
+        (whole[KIND] & (uint8_t)~HWT_ANTITHETIC) > HWT_WALSH_TWO_SIDED)
+        return SCPI_RANGE;
+    const shake_t shake = {{whole[SEED], (uint16_t)whole[HOLD], (uint8_t)whole[KIND], (float)amplitude}, (int32_t)whole[PULSES],
+                           (float)amplitude * crossbar->training.siemens};
+    if (!shake.pulses && shake.siemens > crossbar->config.most_move)
+        return SCPI_RANGE;
+    const uint32_t first = whole[FIRST], ticks = whole[TICKS], tau_x = whole[TAU_X], window = whole[TAU_THETA];
+    const uint32_t batch = whole[BATCH], presentations = (first + ticks - 1u) / tau_x - first / tau_x + 1u;
+    if (ticks % window || first % window || batch > crossbar->config.memory_size ||
+        length != (uint64_t)4u * batch * stride(crossbar) * presentations)
+        return SCPI_ILLEGAL;
+    for (uint32_t at = 0; at < length; at += 4u)
+        if (!is_finite(crossbar_float(data + at)))
+            return SCPI_RANGE;
+    if ((error = begin(&session, crossbar, 2u * ticks, batch * stride(crossbar), hwt_nodes(network))) != 0 || crossbar->skip)
+        return error;
+    for (uint32_t cell = 0; cell < crossbar_cells(crossbar); cell++)
+        if (!bears(crossbar, cell, 2u * ticks * whole[PULSES]))
+            return SCPI_WORN;
+    float baseline = 0.0f, modulation = 0.0f;
+    int stale = 1, shown = 0; /* is the baseline out of date; do samples of the presentation stand there? */
+    session.volts = (float)volts;
+    session.width = (float)width;
+    crossbar->used = 0;
+    crossbar->training.updates = crossbar->training.results = 0;
+    for (uint32_t t = 0; t < ticks; t++) {
+        const uint32_t tick = first + t;
+        for (uint32_t i = 0; !shown && i < batch * stride(crossbar); i++, data += 4)
+            session.samples[i] = crossbar_float(data);
+        if ((error = crossbar_watch(crossbar)) != 0)
+            return error;
+        const int plain = whole[BASELINE] == HWT_BASELINE_FRESH || (whole[BASELINE] == HWT_BASELINE_SHARED && stale);
+        if ((error = one_tick(&session, &shake, tick, (uint16_t)batch, plain, &baseline, &modulation)) != 0)
+            return error;
+        hwt_put_float(session.results + 8u * t, baseline);
+        hwt_put_float(session.results + 8u * t + 4u, modulation);
+        crossbar->training.results += 2u;
+        shown = (tick + 1u) % tau_x != 0;
+        stale = !shown;
+        if ((tick + 1u) % window == 0) {
+            const uint32_t begun = t + 1u - window;
+            const hwt_modulations_t modulations = {session.results + 8u * begun + 4u, 8, (uint16_t)window, (float)rate};
+            hwt_apply(&session.board, &shake.code, first + begun, &modulations, (float)low, (float)high, 1);
+            if ((error = pay(&session)) != 0)
+                return error;
+            crossbar->training.updates++;
+            crossbar->trained++;
+            stale = 1;
+        }
     }
     return SCPI_OK;
 }
@@ -310,6 +465,9 @@ int crossbar_ask_results(scpi_t *scpi) {
     const crossbar_t *crossbar = crossbar_of(scpi);
     if (!crossbar->training.network.count)
         return SCPI_CONFLICT;
-    say_floats(scpi, crossbar->config.memory + wishes(crossbar) + crossbar_cells(crossbar), crossbar->training.results);
+    const uint8_t *from = (const void *)(crossbar->config.memory + wishes(crossbar) + crossbar_cells(crossbar));
+    scpi_say_block(scpi, 4u * crossbar->training.results);
+    for (uint32_t i = 0; i < crossbar->training.results; i++, from += 4)
+        crossbar_say_float(scpi, hwt_get_float(from));
     return SCPI_OK;
 }

@@ -190,7 +190,7 @@ float hwt_layer_pass(const hwt_layer_t *layer, const float *theta, const float *
     return scale;
 }
 
-static float cost_of(uint8_t cost, const float *y, const float *target, uint16_t outputs) {
+float hwt_cost_of(uint8_t cost, const float *y, const float *target, uint16_t outputs) {
     float sum = 0.0f;
     if (cost == HWT_MEAN_SQUARED_ERROR) {
         for (uint16_t j = 0; j < outputs; j++) {
@@ -253,7 +253,7 @@ float hwt_pass(const hwt_network_t *network, const float *theta, const float *x,
         y += outputs;
         first = biases + outputs;
     }
-    return cost_of(network->cost, input, target, outputs);
+    return hwt_cost_of(network->cost, input, target, outputs);
 }
 
 /* ---- updates ------------------------------------------------------------------------------------------------------- */

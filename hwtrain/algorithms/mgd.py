@@ -177,7 +177,10 @@ class MGD:
         by_name = spec.precision == "single" and isinstance(self.optimizer, Descent) and self.modulation_limit is None
         trace = np.zeros((*theta.shape[:-1], window if by_name else 0), spec.dtype)
         if self.on_device and not by_name:
-            raise ConfigError(f"algo.on_device: {spec.name!r} does not hold its parameters in single precision")
+            raise ConfigError(
+                f"algo.on_device: {spec.name!r} does not hold its parameters in single precision. Set "
+                "device.precision=single where there is such a setting, or algo.on_device=false."
+            )
         return State(theta, zero, zero, zero[..., 0], self.optimizer.init(theta), trace, seed, low, high, window)
 
     def presents(self, state: State) -> range:

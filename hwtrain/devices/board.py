@@ -237,7 +237,7 @@ class Board:
 
     def _recipe(self, change: Change, held: Floats, theta: Floats) -> Request | None:
         """The change as the board is told of it, if it can be told, and leads from what it holds to theta."""
-        code = _code(change.probes, theta.size)
+        code = code_of(change.probes, theta.size)
         if code is None or not self._recipes or change.probes.count > self._room.modulations:
             return None
         if not _same_bits(change(held), theta):
@@ -270,7 +270,7 @@ class Board:
 
     def _measure(self, plan: _Plan, command: Measure) -> None:
         probes, theta = command.probes, self._theta
-        code = None if probes is None else _code(probes, self._spec.size)
+        code = None if probes is None else code_of(probes, self._spec.size)
         rows = _rows(self._spec, command.sample)
         shape = command.sample.x.shape[:2]
         if probes is None or code is not None:
@@ -363,7 +363,7 @@ class Board:
     def _train(self, plan: _Plan, block: Train) -> None:
         """As many requests as the board's replies and its store make of the block."""
         room, ticks, window = self._room, block.probes, block.tau_theta
-        code = _code(ticks, self._spec.size)
+        code = code_of(ticks, self._spec.size)
         if code is None:
             raise LimitError(
                 f"{self._spec.name!r} cannot make {type(ticks.perturbation).__name__} perturbations by itself. Use "
@@ -671,7 +671,7 @@ def _check_learn(identity: Identity, room: _Room, network: messages.Network, blo
             )
 
 
-def _code(probes: Probes, size: int) -> Code | None:
+def code_of(probes: Probes, size: int) -> Code | None:
     """The perturbations as a board makes them; None where it cannot."""
     formula, antithetic = probes.perturbation, isinstance(probes.perturbation, Antithetic)
     inner = formula.code if isinstance(formula, Antithetic) else formula

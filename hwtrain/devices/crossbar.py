@@ -36,11 +36,14 @@ from hwtrain.core import (
     Pulse,
     Read,
     Reading,
+    Train,
     inside,
     normalised,
 )
-from hwtrain.costs import Cost, CrossEntropy
+from hwtrain.costs import Cost, CrossEntropy, MeanSquaredError
+from hwtrain.devices.board import code_of
 from hwtrain.devices.instruments import Instrument, Restarted, Talk
+from hwtrain.devices.messages import Baseline
 from hwtrain.devices.own_training import Left, OwnTraining
 from hwtrain.devices.programming import SCHEMES, Programmed
 from hwtrain.emulators import Emulator
@@ -55,6 +58,7 @@ _Result = TypeVar("_Result")
 _Inner = TypeVar("_Inner", bound=Device)
 _ACTIVATIONS = {"linear": 0, "sigmoid": 1, "tanh": 2, "relu": 3}  # that the controller computes
 BYTE = 2e-4  # allowed for each byte either way, work included [s]
+TICKS = 256  # of training in one command, if a window is not longer
 MOST = 32767  # pulses of a cell in one command
 
 
@@ -73,7 +77,7 @@ class Controller(Instrument):
             {rounds} and {block}, a float32 [S] for every cell, NaN for those to leave alone.
         written: asks for the pulses of the last write, and the cells that it did not bring near.
         count: asks for the pulses so far, those of the cell that had most, and the readings.
-        options: asks what the controller can beside; "" where it cannot say.
+        options: asks what the controller can beside, LEARN, TRAIN, PERTURB; "" where it does not know the question.
         network: describes the network on the tiles: conductance of 1 {siemens}, voltage of an input of 1 {read}, {step}
             of a pulse, {cost}, and {layers}, activation and bias of each.
         wish: takes what cells are to hold, and class matrices behind it, as {block}, big-endian float32.
@@ -83,6 +87,10 @@ class Controller(Instrument):
         learn: trains by Mono-Forward: {volts}, {width}, {rate}, {readout}, {low}, {high}, {batch}, and {block} of
             samples, inputs then target.
         costs: asks for the cost of every update made.
+        train: trains by gradient descent (MGD): {volts}, {width}, {pulses} of a perturbation or 0 for an actuator,
+            {seed}, {kind}, {hold}, {amplitude}, {first}, {ticks}, {tau_x}, {tau_theta}, {batch}, {baseline}, {rate},
+            {low}, {high}, and {block} of samples.
+        trace: asks for baseline and modulation of every tick.
         counts: asks for the pulses of every cell so far, as big-endian uint32.
         limits: our limits of {volts}, {read}, {width}, {pulses} and {watchdog}, said before anything is driven.
         tiles: of a controller with cells in memory: lays tiles out.
@@ -111,6 +119,8 @@ class Controller(Instrument):
     holds: str = ""
     learn: str = ""
     costs: str = ""
+    train: str = ""
+    trace: str = ""
     counts: str = ""
     tiles: str = ""
     cells: str = ""
@@ -137,6 +147,8 @@ class Crossbar:
         rounds: readings at most for one write of a cell.
         model: cells to make, of a controller that has them in memory; None for one with an array.
         seed: of these.
+        perturb_by: of multiplexed gradient descent by the controller itself: "actuator", its own means of moving cells;
+            "pulses", there and back; None is the former where there is one.
         noise: standard deviation of one cost reading, where it is known.
         watchdog: silence after which the controller switches all outputs off by itself [s].
         timeout: silence after which a message is said again [s].
@@ -169,6 +181,7 @@ class Crossbar:
         rounds: int = 20,
         model: Cell | None = None,
         seed: int = 0,
+        perturb_by: str | None = None,
         noise: float = 0.0,
         watchdog: float = 10.0,
         timeout: float = 1.0,
@@ -184,6 +197,8 @@ class Crossbar:
         }.items():
             checks.number(f"device.{name}", value, low=0, above=True)
         checks.whole("device.most_pulses", most_pulses, none="no limit")
+        if perturb_by is not None:
+            checks.one_of("device.perturb_by", perturb_by, ("actuator", "pulses"))
         checks.number("device.tolerance", tolerance, low=0, above=True, why="steps of a pulse")
         checks.whole("device.rounds", rounds, high=1000)
         checks.number("device.watchdog", watchdog, low=0.1, high=300, why="seconds")
@@ -239,13 +254,13 @@ class Crossbar:
         self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
         self._awake = self._closed = False
         self._heard = -math.inf
-        self._trains = Can(0)
+        self._trains, self._perturb_by, self._step = Can(0), perturb_by, step
         self._left: tuple[bytes, bytes] | None = None  # wishes, and what is held of them, in the controller
         self._talk = Talk(instrument, instrument.address(resource, backend), timeout, patience)
         try:
             self._talk.open()
             self._meet(model, seed)
-            self._trains = self._offered()
+            self._trains = self._offers()
         except BaseException:
             self._talk.close()
             raise
@@ -279,14 +294,14 @@ class Crossbar:
 
     @property
     def trains(self) -> Can:
-        """LEARN, where the controller can, and the network is one for it."""
+        """LEARN and TRAIN, where the controller can, and the network and its cost are such as it knows."""
         return self._trains
 
-    def train(self, block: Learn, wish: Array, held: Array) -> Left:
+    def train(self, block: Learn | Train, wish: Array, held: Array) -> Left:
         """Let the controller train: it gets samples, and gives the pulses.
 
         Args:
-            block: of Mono-Forward.
+            block: of Mono-Forward, or of multiplexed gradient descent.
             wish: parameters wished for, (p,).
             held: those that pulses make of them so far, (p,).
 
@@ -294,33 +309,27 @@ class Crossbar:
             LimitError: the controller cannot do this, or has no room for it; nothing was sent.
             DeviceError: it refuses or failed half-way; which pulses it gave is not known.
         """
-        rows, classes = self._lesson(block)
-        size, each = self._spec.size, block.batch * rows.shape[1] * 4
-        most = (self._facts.longest - 400) // each
-        costs = []
+        classes = self._classes(block)
+        units = self._lesson(block) if isinstance(block, Learn) else self._ticks(block)
+        size, measured = self._spec.size, []
         self._describe(np.concatenate([wish.astype(np.float32), classes]), held.astype(np.float32))
         before, self._left = self._worn(), None
-        for at in range(0, block.updates, most):
-            part = rows[at * block.batch : (at + most) * block.batch]
-            low, high = inside(block.low, block.high)
-            unit = self._facts.learn.format(
-                **self._pulse,
-                rate=f"{np.float32(block.rate):.9g}",
-                readout=f"{np.float32(block.readout_rate):.9g}",
-                low=f"{low:.9g}",
-                high=f"{high:.9g}",
-                batch=block.batch,
-                block=_block(part.astype(">f4").tobytes()),
-            )
-            costs.append(self._learnt(unit, len(part) // block.batch, len(part) * size))
+        for unit, results, work in units:
+            self._number += 1
+            asked = self._facts.costs if isinstance(block, Learn) else self._facts.trace
+            whole = [self._facts.once.format(once=self._number), unit, asked]
+            say = partial(self._numbers, whole, results, BYTE * (len(unit) + work))
+            measured.append(self._persistently(say))
         wished = self._persistently(lambda: self._numbers([self._facts.wished], size + classes.size))
         holds = self._persistently(lambda: self._numbers([self._facts.holds], size))
         pulses = self._worn() - before
         self._left = wished.tobytes(), holds.tobytes()
         self._pulses += int(pulses.sum())
-        reading = Reading(
-            cost=np.concatenate(costs), theta=wished[:size], local=None if block.local is None else wished[size:]
-        )
+        found = np.concatenate(measured)
+        if isinstance(block, Train):
+            reading = Reading(baseline=found[::2], modulation=found[1::2])
+        else:
+            reading = Reading(cost=found, theta=wished[:size], local=None if block.local is None else wished[size:])
         return Left(reading, wished[:size], holds, pulses)
 
     def rest(self) -> None:
@@ -446,52 +455,143 @@ class Crossbar:
         once = self._facts.once.format(once=self._number)
         self._persistently(lambda: self._talk.ask([once, unit], 0, allow=BYTE * (len(unit) + work)))
 
-    def _offered(self) -> Can:
-        """What the controller says it can, of what this network allows."""
+    def _offers(self) -> Can:
+        """What the controller says it can, of what this network and its cost allow."""
         facts, layers = self._facts, self._layers
         plain = all(layer.normalise == "none" and layer.activation in _ACTIVATIONS for layer in layers)
         if not facts.options or not plain:
             return Can(0)
-        try:
-            (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
-        except DeviceError:  # it does not know the question
-            return Can(0)
-        learns = "LEARN" in answer.split(",") and len(layers) > 1 and layers[-1].activation == "linear"
-        return Can.LEARN if learns else Can(0)
+        (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
+        options = answer.split(",")
+        if self._perturb_by is None:
+            self._perturb_by = "actuator" if "PERTURB" in options else "pulses"
+        elif self._perturb_by == "actuator" and "PERTURB" not in options:
+            raise ConfigError(
+                f"device.perturb_by: {facts.name} has no actuator beside its pulses. Set device.perturb_by=pulses."
+            )
+        can = Can(0)
+        if "LEARN" in options and len(layers) > 1 and layers[-1].activation == "linear":
+            can |= Can.LEARN
+        if "TRAIN" in options and self._cost in (MeanSquaredError(), CrossEntropy()):
+            can |= Can.TRAIN
+        return can
 
-    def _lesson(self, block: Learn) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The samples as rows, inputs then target, and the class matrices; refused where the controller cannot."""
-        who, layers = repr(self._spec.name), self._layers
-        if block.rule != "mono_forward":
-            raise CapabilityError(
-                f"{who} learns by mono_forward by itself, not by {block.rule}. Set algo=mono_forward, or "
-                "algo.on_device=false. Nothing was sent."
-            )
-        outputs = self._spec.outputs
-        wanted = sum(math.prod(layer.outputs) for layer in layers[:-2]) * outputs
-        classes = np.zeros(0, np.float32) if block.local is None else block.local.astype(np.float32)
-        if classes.size != wanted:
-            raise LimitError(
-                f"class matrices of {classes.size} numbers; this network's have {wanted}. Nothing was sent."
-            )
+    def _classes(self, block: Learn | Train) -> NDArray[np.float32]:
+        """Class matrices as the controller takes them; of gradient descent, which has none, zeros."""
+        layers = self._layers
+        wanted = sum(math.prod(layer.outputs) for layer in layers[:-2]) * self._spec.outputs
+        if isinstance(block, Train):
+            return np.zeros(wanted, np.float32)
+        given = np.zeros(0) if block.local is None else block.local
+        if given.size != wanted:
+            raise LimitError(f"class matrices of {given.size} numbers; this network's have {wanted}. Nothing was sent.")
+        return _single("a class matrix", given)
+
+    def _rows(self, block: Learn | Train) -> NDArray[np.float32]:
+        """Samples, inputs then target."""
         assert block.sample.target is not None  # `limits.check` has seen to it
+        outputs = self._spec.outputs
         x, target = block.sample.x.reshape(-1, self._spec.inputs), block.sample.target.reshape(-1, outputs)
-        with np.errstate(over="ignore"):  # refused below
-            rows = np.concatenate([x, target], axis=-1).astype(np.float32)
-            finite = all(
-                np.isfinite(np.float32(value)).all() for value in (rows, classes, block.rate, block.readout_rate)
-            )
-        if not finite:
-            raise LimitError(
-                "a sample, a class matrix or a learning rate is not finite in single precision. Nothing was sent."
-            )
-        size, room = 4 * block.batch * rows.shape[1], self._facts.longest - 400
+        return _single("a sample", np.concatenate([x, target], axis=-1))
+
+    def _room(self, what: str, size: int) -> int:
+        """How many parts of so many bytes go into one message; refused where not even one does."""
+        room = self._facts.longest - 400
         if size > room:
             raise LimitError(
-                f"an update from {block.batch} samples takes {size} bytes; a message to {who} "
-                f"has room for {room}. Choose a smaller task.batch, or algo.on_device=false. Nothing was sent."
+                f"{what} of {size} bytes; a message to {self._spec.name!r} has room for {room}. Choose a smaller "
+                "task.batch, or algo.on_device=false. Nothing was sent."
             )
-        return rows, classes
+        return room // size
+
+    def _lesson(self, block: Learn) -> list[tuple[str, int, float]]:
+        """Commands, how many numbers each measures, and the work in it."""
+        if block.rule != "mono_forward":
+            raise CapabilityError(
+                f"{self._spec.name!r} learns by mono_forward by itself, not by {block.rule}. Set algo=mono_forward, or "
+                "algo.on_device=false. Nothing was sent."
+            )
+        rows = self._rows(block)
+        most = self._room("samples of an update", 4 * block.batch * rows.shape[1])
+        rate, readout = _single("a learning rate", np.array([block.rate, block.readout_rate]))
+        low, high = inside(block.low, block.high)
+        units: list[tuple[str, int, float]] = []
+        for at in range(0, block.updates, most):
+            part = rows[at * block.batch : (at + most) * block.batch]
+            updates = len(part) // block.batch
+            unit = self._facts.learn.format(
+                **self._pulse,
+                rate=f"{rate:.9g}",
+                readout=f"{readout:.9g}",
+                low=f"{low:.9g}",
+                high=f"{high:.9g}",
+                batch=block.batch,
+                block=_block(part.astype(">f4").tobytes()),
+            )
+            units.append((unit, updates, self._work(3 * len(part), updates, 0)))
+        return units
+
+    def _work(self, passes: int, updates: int, pulses: int) -> float:
+        """What passes of a sample, updates, and pulses of every cell may take, as bytes on the wire."""
+        each = (20e-6 + float(self._pulse["width"])) / BYTE  # of a pulse; an update gives a cell ten or fewer
+        return self._spec.size * (passes * 1e-6 / BYTE + (pulses + 10 * updates) * each)
+
+    def _ticks(self, block: Train) -> list[tuple[str, int, float]]:
+        """Commands, how many numbers each measures, and the work in it."""
+        ticks, window, tau_x = block.probes, block.tau_theta, block.tau_x
+        code, rows = code_of(ticks, self._spec.size), self._rows(block)
+        if code is None:
+            raise LimitError(
+                f"{self._spec.name!r} cannot make {type(ticks.perturbation).__name__} perturbations by itself. Use "
+                "algo/perturbation=rademacher or walsh, or algo.on_device=false. Nothing was sent."
+            )
+        pulses = 0
+        if self._perturb_by == "pulses":
+            pulses = round(code.amplitude / self._step)
+            if not 1 <= pulses <= 1000 or abs(pulses * self._step - code.amplitude) > 1e-5 * code.amplitude:
+                near = min(max(pulses, 1), 1000) * self._step
+                raise LimitError(
+                    f"algo.perturbation: {self._spec.name!r} perturbs by 1 to 1000 whole pulses of {self._step:g}, not "
+                    f"by {code.amplitude:g}. Set algo.perturbation.amplitude={near:g}. Nothing was sent."
+                )
+        rows = rows.reshape(-1, block.batch, rows.shape[1])
+        most, start = self._room("samples of a presentation", 4 * rows[0].size), block.presentations.start
+        (rate,) = _single("a learning rate", np.array([block.rate]))
+        low, high = inside(block.low, block.high)
+        units: list[tuple[str, int, float]] = []
+        at, end = ticks.first, ticks.first + ticks.count
+        while at < end:
+            length = window
+            while length + window <= TICKS and at + length < end:
+                if (at + length + window - 1) // tau_x - at // tau_x + 1 > most:
+                    break
+                length += window
+            shown = rows[at // tau_x - start : (at + length - 1) // tau_x + 1 - start]
+            if len(shown) > most:
+                self._room("presentations of a window", shown.nbytes)
+            unit = self._facts.train.format(
+                **self._pulse,
+                pulses=pulses,
+                seed=code.seed,
+                kind=code.kind,
+                hold=code.hold,
+                amplitude=f"{code.amplitude:.9g}",
+                first=at,
+                ticks=length,
+                tau_x=tau_x,
+                tau_theta=window,
+                batch=block.batch,
+                baseline=int(Baseline[block.baseline.upper()]),
+                rate=f"{rate:.9g}",
+                low=f"{low:.9g}",
+                high=f"{high:.9g}",
+                block=_block(shown.astype(">f4").tobytes()),
+            )
+            units.append(
+                (unit, 2 * length, self._work(2 * length * block.batch, length // window, 2 * length * pulses))
+            )
+            at += length
+        return units
 
     def _describe(self, wish: Array, held: Array) -> None:
         """Tell the controller of the network, and of where its parameters stand, unless it has left them there."""
@@ -503,13 +603,6 @@ class Crossbar:
             self._facts.held.format(block=_block(held.astype(">f4").tobytes())),
         ]
         self._persistently(lambda: self._talk.tell(units))
-
-    def _learnt(self, unit: str, updates: int, work: int) -> Array:
-        """Costs of updates, which are made once."""
-        self._number += 1
-        units = [self._facts.once.format(once=self._number), unit, self._facts.costs]
-        allow = BYTE * (len(unit) + work / 20 + updates * self._spec.size)
-        return self._persistently(lambda: self._numbers(units, updates, allow))
 
     def _worn(self) -> NDArray[np.int64]:
         """Pulses of every cell so far, (p,)."""
@@ -633,7 +726,11 @@ class EmulatedCrossbar(Crossbar):
 
 
 def crossbar(
-    programming: str | None = "mixed_precision", tolerance: float = 1.0, rounds: int = 20, **settings: object
+    programming: str | None = "mixed_precision",
+    tolerance: float = 1.0,
+    rounds: int = 20,
+    precision: str = "double",
+    **settings: object,
 ) -> Device:
     """A crossbar that takes values by `programming`, a scheme of the host or "controller"; None takes pulses.
 
@@ -641,6 +738,7 @@ def crossbar(
         programming: "controller", or a scheme of `hwtrain.devices.programming`.
         tolerance: how near is near enough [steps of a pulse], of "controller" and "write_verify".
         rounds: readings at most for one write.
+        precision: that the host computes in; gradient descent by the controller itself wants "single", as it does.
         settings: of `Crossbar`; with `board` in place of `resource`, of `EmulatedCrossbar`.
     """
     if programming is not None:
@@ -648,8 +746,15 @@ def crossbar(
     kind: Callable[..., Device] = EmulatedCrossbar if "board" in settings else Crossbar
     device = kind(values=programming == "controller", tolerance=tolerance, rounds=rounds, **settings)
     assert isinstance(device, Crossbar)
-    if programming == "mixed_precision" and device.trains:
-        return _begun(device, OwnTraining)
+    own = programming == "mixed_precision" and device.trains
+    if precision != "double" and not own:
+        device.close()
+        raise ConfigError(
+            f"device.precision={precision}: it goes with device.programming=mixed_precision, and a controller that "
+            "trains this network by itself. Set device.precision=double."
+        )
+    if own:
+        return _begun(device, partial(OwnTraining, precision=precision))
     return by_values(device, None if programming == "controller" else programming, tolerance, rounds)
 
 
@@ -675,6 +780,15 @@ def _begun(device: _Inner, wrapper: Callable[[_Inner], Programmed]) -> Device:
     except BaseException:
         device.close()
         raise
+
+
+def _single(what: str, values: Array) -> NDArray[np.float32]:
+    """As float32; refused where that is not finite."""
+    with np.errstate(over="ignore"):
+        single: NDArray[np.float32] = values.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise LimitError(f"{what} is not finite in single precision. Nothing was sent.")
+    return single
 
 
 def _layers(network: Network) -> str:

@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwtrain.core import Array, Can, Command, Device, Learn, Reading
+from hwtrain import checks
+from hwtrain.core import Array, Can, Command, Device, Learn, Reading, Train
 from hwtrain.devices.programming import Programmed
 from hwtrain.limits import check
 
@@ -43,7 +44,7 @@ class Trainable(Device, Protocol):
     def trains(self) -> Can:
         """LEARN, TRAIN, both or neither."""
 
-    def train(self, block: Learn, wish: Array, held: Array) -> Left:
+    def train(self, block: Learn | Train, wish: Array, held: Array) -> Left:
         """Run the block from parameters wished for (p,) and those that pulses make of them so far (p,)."""
 
 
@@ -52,12 +53,14 @@ class OwnTraining(Programmed):
 
     Args:
         inner: takes pulses.
+        precision: that hosts compute in beside: "double", or "single" as the device does, which `Train` asks for.
     """
 
-    def __init__(self, inner: Trainable) -> None:
+    def __init__(self, inner: Trainable, precision: str = "double") -> None:
+        checks.one_of("device.precision", precision, ("double", "single"))
         super().__init__(inner, "mixed_precision")
         self._trainable = inner
-        self._spec = replace(self._spec, can=self._spec.can | inner.trains, precision="single")
+        self._spec = replace(self._spec, can=self._spec.can | inner.trains, precision=precision)
 
     def execute(self, commands: Sequence[Command]) -> tuple[Reading, ...]:
         """Carry the commands out, with pulses in place of values.
@@ -69,7 +72,7 @@ class OwnTraining(Programmed):
         readings: list[Reading] = []
         waiting: list[Command] = []
         for command in commands:
-            if not isinstance(command, Learn):
+            if not isinstance(command, Learn | Train):
                 waiting.append(command)
                 continue
             readings += super().execute(waiting)

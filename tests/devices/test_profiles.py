@@ -1,4 +1,4 @@
-"""Profiles of instruments: what each says is a golden file; the Keithley's also against pyvisa-sim.
+"""Profiles of instruments: what each says is a golden file; the Keithleys' also against pyvisa-sim.
 
 To write the golden files anew after a change: python -m tests.devices.test_profiles
 """
@@ -182,6 +182,53 @@ class TestSimulatedKeithley:
     def test_limits_of_ours_stay_within_the_instruments(self, table, backend):
         with pytest.raises(ConfigError, match="-20 to 20 V"):
             Bench(table, "TCPIP::10.0.0.5::INSTR", [1], [], [1], MeanSquaredError(), -2.0, 25.0, backend=backend)
+
+
+class TestSimulatedKeithley2600:
+    """TSP, statement by statement: pyvisa-sim runs no Lua."""
+
+    TAG = (
+        'print(string.format("%d",errorqueue.count>0 and 4 or 0))',
+        'print(string.format("%d",hwt or 0))',
+        "hwt={tag}",
+        'print(string.format("%d",hwt or 0))',
+    )
+
+    @pytest.fixture
+    def backend(self):
+        return f"{GOLDEN / 'keithley_2600.yaml'}@sim"
+
+    def table(self, **more):
+        return facts("keithley_2600", separator="\n", tag="\n".join(self.TAG), **more)
+
+    def bench(self, backend, **more):
+        place = "TCPIP::10.0.0.6::INSTR"
+        table = self.table(**more)
+        return Bench(table, place, ["a"], ["b"], ["a"], MeanSquaredError(), -2.0, 2.0, backend=backend, guard=False)
+
+    def test_drives_both_channels_reads_one_and_rests(self, backend):
+        device = self.bench(backend)
+        ends = {"read_termination": "\n", "write_termination": "\n"}
+        other = pyvisa.ResourceManager(backend).open_resource("TCPIP::10.0.0.6::INSTR", **ends)
+        sample = Sample(np.array([[[0.75]]]), np.zeros((1, 1, 1)))
+        (reading,) = device.execute([Program(np.array([1.25])), Measure(sample)])
+        assert reading.cost == pytest.approx(2.5e-7)
+        for channel, level in (("a", 1.25), ("b", 0.75)):
+            assert other.query(f"print(smu{channel}.source.output)") == "ON"
+            assert float(other.query(f"print(smu{channel}.source.levelv)")) == level
+            assert float(other.query(f"print(smu{channel}.source.limiti)")) == 1e-3
+        device.rest()
+        for channel in "ab":
+            assert other.query(f"print(smu{channel}.source.output)") == "OFF"
+            assert float(other.query(f"print(smu{channel}.source.levelv)")) == 0
+        device.close()
+        other.close()
+
+    def test_what_it_refuses_is_said_in_its_words(self, backend):
+        device = self.bench(backend, setup=["smua.source.nonsense=1"])
+        with pytest.raises(DeviceError, match="TSP Syntax error"):
+            device.execute([Program(np.array([1.0]))])
+        device.close()
 
 
 if __name__ == "__main__":

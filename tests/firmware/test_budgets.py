@@ -29,6 +29,20 @@ def test_size(board, out):
     assert size["frame"] <= frame
 
 
+def test_size_of_the_crossbar_controller(out):
+    """On an STM32F405, where the model's cells take 74 KB; what is left of 131 072 bytes is the stack."""
+    boards.need("make", "make")
+    boards.need("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    folder = out / "crossbar"
+    line = ["make", "-s", "-C", str(boards.ROOT / "crossbar"), "BOARD=stm32f405", f"OUT={folder}"]
+    said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=300).stdout
+    flash, ram = map(int, re.search(r"flash +(\d+) +ram +(\d+)", said).groups())
+    frames = [int(line.split("\t")[1]) for file in folder.glob("*.su") for line in file.read_text().splitlines()]
+    assert flash <= 29_200
+    assert ram <= 127_000
+    assert max(frames) <= 440
+
+
 def port_files(board):
     """Every file that a board's build takes from ports/: what make says it would compile, and what that includes."""
     boards.need("make", "make")

@@ -123,6 +123,9 @@ float hwt_respond(const hwt_layer_t *layer, float u, float bias);
 /* A whole layer: y from x and the layer's parameters, its matrix, then its biases. Returns the scale. */
 float hwt_layer_pass(const hwt_layer_t *layer, const float *theta, const float *x, uint16_t inputs, float *y);
 
+/* Of an output; `cost` is one of hwt_cost. */
+float hwt_cost_of(uint8_t cost, const float *y, const float *target, uint16_t outputs);
+
 /* Vectors that stand in memory one after another, `stride` floats from one to the next. */
 typedef struct hwt_vectors {
     const float *first;
