@@ -54,7 +54,7 @@ def parameters(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     result.append(Finding("gradient", says, gradient, f"cost per {unit}", basis=best.effect.size))
     if not length:
         return result
-    acting = gradient.times(1 / math.sqrt(1 + (spread.value if gains and spread.is_seen else 0.0) ** 2))
+    acting = _ungained(gradient, square, spread.value if gains and spread.is_seen else 0.0, level)
     if "write_scatter" in found and (scatter := found["write_scatter"].estimate) is not None:
         error = scatter.over(acting)
         kind = found["write_scatter"].verdict
@@ -74,6 +74,23 @@ def parameters(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
             says = f"No drift of parameters is seen; it is below {drift.high:.3g}{chip.unit} from reading to reading."
         result.append(Finding("drift", says, drift, f"{unit} per root reading", basis=found["cost_drift"].basis))
     return result
+
+
+def _ungained(gradient: Interval, square: Array, spread: float, level: float) -> Interval:
+    """The length of the gradient for what no gain multiplies: errors of writing, and drift.
+
+    Args:
+        gradient: its measured length, gains and all.
+        square: of the effect of every parameter, (k,).
+        spread: of gains, relative; a sum of few large squares tells what they are worth on average the less.
+        level: of the interval.
+    """
+    length = gradient.times(1 / math.sqrt(1 + spread**2))
+    few = math.sqrt(float((square**2).sum())) / max(float(square.sum()), 1e-300)
+    wide = math.exp(float(norm.ppf((1 + level) / 2)) * spread * few)
+    low, high = (math.log(max(length.value, 1e-300) / max(end, 1e-300)) for end in (length.low, length.high))
+    down, up = math.hypot(low, math.log(wide)), math.hypot(high, math.log(wide))
+    return Interval(length.value, length.value * math.exp(-down), length.value * math.exp(up))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

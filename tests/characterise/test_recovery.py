@@ -178,7 +178,7 @@ def test_what_repeats_exactly_is_said_to(tmp_path):
 def test_a_range_that_is_not_all_there(tmp_path):
     device = chips(cost_noise=1e-5)
     inner = device._store.acting
-    device._store.acting = lambda probe: np.clip(inner(probe), -4.0, 1.0)  # what saturates, and does not say so
+    device._store.acting = lambda *given: np.clip(inner(*given), -4.0, 1.0)  # what saturates, and does not say so
     (found,) = concluded(measured(device, tmp_path)[0])
     assert found["range"].verdict == "cut"
     assert found["range"].estimate.high == pytest.approx(1.0, abs=0.3)
