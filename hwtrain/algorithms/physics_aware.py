@@ -60,7 +60,7 @@ class PhysicsAware(local.Descending):
     start: Start = field(default_factory=Fan)
     cost: Cost = field(default_factory=CrossEntropy)
     model: str = "programmed"
-    fitting: float = 0.02
+    fitting: float = 0.01
 
     needs: ClassVar[Can] = Can.ACTIVITY | Can.OUTPUT
 
