@@ -281,7 +281,8 @@ class Streaming:
                 learns = bool(count[part.start, b])
                 asked = self._presented(rows[part, b], replace(stream, start=start, learn=learns))
                 owners += [(b, learns) for request in asked if isinstance(request, Stream)]
-                requests, start, stream = requests + asked, False, replace(stream, sums=None)
+                requests += asked
+                start, stream = False, replace(stream, sums=None)
         self._load()
         self._write(self._theta)
         self._held = None
