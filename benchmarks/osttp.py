@@ -292,7 +292,8 @@ def main() -> None:
             shown = f"{np.round(test, 3)}"
         print(
             f"{name:16} {shown}  rate {np.round(rate, 3) if rate is not None else '-'}  "
-            f"{seconds:.0f} s  (other: {table[name].other})",
+            f"{seconds:.0f} s"
+            + (f"  (other: {table[name].other})" if options.table not in ("touch", "retina") else ""),
             flush=True,
         )
         kept[name] = {
