@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--eta", type=float)
+    parser.add_argument("--neurons", type=int, help="of the hidden layer")
     parser.add_argument("--out", type=Path, help="keep all figures in this file")
     options = parser.parse_args()
     if options.table == "draw":
@@ -261,11 +262,12 @@ def main() -> None:
             task, cost, epoch, epochs = braille(standard=True), CrossEntropy(), 17, 15
         case _:
             task, cost, epoch, epochs = nmnist(), CrossEntropy(), 20, 5
-    network: dict[str, Any] = {"sizes": [task.inputs, 200, task.outputs], "threshold": 1.0, **DIGITS}
+    hidden = options.neurons or (150 if music_like else 200)
+    network: dict[str, Any] = {"sizes": [task.inputs, hidden, task.outputs], "threshold": 1.0, **DIGITS}
     if options.table == "retina":
         network["recurrent"] = False
     if music_like:
-        network = {"sizes": [88, 150, 88]}
+        network = {"sizes": [88, hidden, 88]}
     if options.table in ("memory", "writes"):
         network |= {"readout": "integrator", "readout_decay": 0.0, "readout_gain": 0.5}
     if music_like:
