@@ -124,7 +124,8 @@ class DeviceSpec:
         low: parameter range, in `unit`, ends included.
         high: see `low`.
         unit: "" for a plain number, else "V", "S", ...
-        noise: standard deviation of one cost reading, in units of the cost.
+        noise: standard deviation of one cost reading, in units of the cost; what cells and converters add hangs on
+            the parameters, and comes on top.
         replicas: shape of the replica axes, () for a bench.
         step: what one programming pulse changes a parameter by, roughly; 0 where there are none.
         fast_step: the same in a second array of as many cells, which takes pulses and is read but acts on no output
