@@ -513,6 +513,7 @@ class Crossbar:
             )
         rows = self._rows(block)
         most = self._room("samples of an update", 4 * block.batch * rows.shape[1])
+        most = min(most, self._unheard(self._work(3 * block.batch, 1, 0)))
         rate, readout = _single("a learning rate", np.array([block.rate, block.readout_rate]))
         low, high = inside(block.low, block.high)
         units: list[tuple[str, int, float]] = []
@@ -535,6 +536,10 @@ class Crossbar:
         """What passes of a sample, updates, and pulses of every cell may take, as bytes on the wire."""
         each = (20e-6 + float(self._pulse["width"])) / BYTE  # of a pulse; an update gives a cell ten or fewer
         return self._spec.size * (passes * 1e-6 / BYTE + (pulses + 10 * updates) * each)
+
+    def _unheard(self, work: float) -> int:
+        """How often so much work is done, at least once, well before the watchdog takes it for silence of the host."""
+        return max(int(0.25 * self._watchdog / (work * BYTE)), 1)
 
     def _ticks(self, block: Train) -> list[tuple[str, int, float]]:
         """Commands, how many numbers each measures, and the work in it."""
@@ -559,10 +564,11 @@ class Crossbar:
         (rate,) = _single("a learning rate", np.array([block.rate]))
         low, high = inside(block.low, block.high)
         units: list[tuple[str, int, float]] = []
+        longest = min(TICKS, window * self._unheard(self._work(2 * window * block.batch, 1, 2 * window * pulses)))
         at, end = ticks.first, ticks.first + ticks.count
         while at < end:
             length = window
-            while length + window <= TICKS and at + length < end:
+            while length + window <= longest and at + length < end:
                 if (at + length + window - 1) // tau_x - at // tau_x + 1 > most:
                     break
                 length += window

@@ -200,6 +200,14 @@ class TestMonoForward:
         traffic = parts.counts()["traffic"]
         assert traffic["bytes sent"] < 1.25 * 4 * block.sample.x.size * 8 / 5
 
+    def test_blocks_are_shorter_than_the_watchdog_is_patient(self, make):
+        """So that work is not taken for silence: here for an update in each message."""
+        calm, anxious = make(), make(watchdog=0.1)
+        commands = [Program(begin(NETWORK.size)), lesson(40), ticks(64)]
+        assert calm.execute(commands) == anxious.execute(commands)
+        messages = [device.counts()["traffic"]["messages"] for device in (calm, anxious)]
+        assert messages[1] - messages[0] >= 39 + 15
+
     def test_values_and_blocks_take_turns(self, make):
         """What the controller has left is where the host goes on, and the other way round."""
         device = make(model=IDEAL)
