@@ -192,6 +192,11 @@ static int run_limit_width(scpi_t *scpi) {
     return take_limit(scpi, &crossbar->limit_width, crossbar->config.shortest, crossbar->config.longest);
 }
 
+static int run_limit_move(scpi_t *scpi) {
+    crossbar_t *crossbar = crossbar_of(scpi);
+    return take_limit(scpi, &crossbar->limit_move, 0.0f, crossbar->config.most_move);
+}
+
 static int run_limit_pulses(scpi_t *scpi) {
     return scpi_whole(scpi, 0.0, 2147483647.0, &crossbar_of(scpi)->limit_pulses);
 }
@@ -208,6 +213,11 @@ static int ask_limit_read(scpi_t *scpi) {
 
 static int ask_limit_width(scpi_t *scpi) {
     scpi_say_number(scpi, (double)crossbar_of(scpi)->limit_width);
+    return SCPI_OK;
+}
+
+static int ask_limit_move(scpi_t *scpi) {
+    scpi_say_number(scpi, (double)crossbar_of(scpi)->limit_move);
     return SCPI_OK;
 }
 
@@ -510,6 +520,7 @@ static const scpi_command_t commands[] = {
     {"XBAR:LIMit:VOLTage", run_limit_volts}, {"XBAR:LIMit:VOLTage?", ask_limit_volts},
     {"XBAR:LIMit:READ", run_limit_read}, {"XBAR:LIMit:READ?", ask_limit_read},
     {"XBAR:LIMit:WIDTh", run_limit_width}, {"XBAR:LIMit:WIDTh?", ask_limit_width},
+    {"XBAR:LIMit:MOVE", run_limit_move}, {"XBAR:LIMit:MOVE?", ask_limit_move},
     {"XBAR:LIMit:PULSes", run_limit_pulses}, {"XBAR:LIMit:PULSes?", ask_limit_pulses},
     {"OUTPut[:STATe]", run_output}, {"OUTPut[:STATe]?", ask_output},
     {"XBAR:WATChdog", run_watchdog}, {"XBAR:WATChdog?", ask_watchdog},
@@ -541,6 +552,7 @@ static void reset(void *owner) {
     crossbar->limit_volts = crossbar->config.most_volts;
     crossbar->limit_read = crossbar->config.most_read_volts;
     crossbar->limit_width = crossbar->config.longest;
+    crossbar->limit_move = crossbar->config.most_move;
     crossbar->limit_pulses = 2147483647u;
     crossbar->watchdog = WATCHDOG;
 }

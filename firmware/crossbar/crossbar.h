@@ -91,7 +91,7 @@ typedef struct crossbar {
     crossbar_config_t config; /* tiles may be laid out anew */
     scpi_config_t scpi_config;
     scpi_t scpi;
-    float limit_volts, limit_read, limit_width;
+    float limit_volts, limit_read, limit_width, limit_move;
     uint32_t limit_pulses; /* of a cell in its life */
     uint32_t watchdog;     /* [ms], 0 is never */
     uint32_t heard;        /* when the last message came */

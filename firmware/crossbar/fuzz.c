@@ -58,7 +58,7 @@ static const char *const words[] = {
     "SYSTem:ERRor:NEXT?", "SYST:ERR:COUN?", "SYST:VERS?", "STAT:PRES", "STAT:OPER?", "STAT:QUES:COND?", "STAT:QUES:ENAB",
     ":XBAR:SIZE?", ":XBAR:LIM:VOLT", ":XBAR:LIM:VOLT?", "XBAR:LIM:READ", "XBAR:LIM:WIDT", "XBAR:LIM:PULS", "OUTP", "OUTP?",
     "OUTP:STAT", "XBAR:WATC", "XBAR:WATC?", "XBAR:ONCE", ":XBAR:PULS", ":XBAR:PULS:ARR", ":XBAR:READ?", ":XBAR:READ:ARR?",
-    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", ":XBAR:NETW", ":XBAR:NETW?",
+    ":XBAR:MULT?", ":XBAR:WRIT:ARR", ":XBAR:WRIT?", ":XBAR:COUN?", "COUN:ARR?", ":XBAR:NETW", ":XBAR:NETW?", ":XBAR:LIM:MOVE",
     ":XBAR:NETW:WISH", "NETW:WISH?", ":XBAR:NETW:HELD?", ":XBAR:LEAR", ":XBAR:LEAR?", "LEAR:COST?", ":XBAR:TRA", "TRA:COST?", "*OPT?",
     "MOD:CELL", "MOD:TIL", "MOD:CONV", "MOD:DRIV?",
     "ON", "OFF", " 0", " 1", "1.5", "-2.9", "3", "3.1", "1e-6", "1E-7", "-1e-6", "9e99", "1e-999", "nan", "0.2", "0.31", "#H1F", "4",

@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
     static crossbar_port_t port = {
         &host, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply, perturb,
     };
-    static const crossbar_config_t config = {
+    static crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,host,1.0", .tiles = {{32, 32}}, .tile_count = 1,
         .most_volts = 3.0f, .most_read_volts = 0.3f, .shortest = 50e-9f, .longest = 1e-3f, .most_move = 20e-6f,
         .pulses = pulses, .cells = CELLS, .buffer = buffer, .buffer_size = MESSAGE, .vector = vector, .vector_size = 8192,
@@ -105,7 +105,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--pty"))
             pty = 1;
         else if (!strcmp(argv[i], "--no-actuator"))
-            port.perturb = NULL;
+            port.perturb = NULL, config.most_move = 0.0f;
         else if (!strcmp(argv[i], "--tcp") && i + 1 < argc)
             number = strtol(argv[++i], NULL, 10);
         else if (!strcmp(argv[i], "--baud") && i + 1 < argc)

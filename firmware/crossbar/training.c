@@ -14,6 +14,10 @@
 #include "hwtrain/board.h"
 #include "hwtrain/protocol.h"
 
+#if CROSSBAR_TILES > HWT_LAYERS_MAX
+#error "a layer for each tile: compile with -DHWT_LAYERS_MAX of CROSSBAR_TILES or more"
+#endif
+
 #define MOST_PULSES 32767.0f /* of a cell in one update */
 #define FINITE 3.402823466e38f
 
@@ -404,7 +408,7 @@ int crossbar_run_train(scpi_t *scpi) {
         return SCPI_RANGE;
     const shake_t shake = {{whole[SEED], (uint16_t)whole[HOLD], (uint8_t)whole[KIND], (float)amplitude}, (int32_t)whole[PULSES],
                            (float)amplitude * crossbar->training.siemens};
-    if (!shake.pulses && shake.siemens > crossbar->config.most_move)
+    if (!shake.pulses && shake.siemens > crossbar->limit_move)
         return SCPI_RANGE;
     const uint32_t first = whole[FIRST], ticks = whole[TICKS], tau_x = whole[TAU_X], window = whole[TAU_THETA];
     const uint32_t batch = whole[BATCH], presentations = (first + ticks - 1u) / tau_x - first / tau_x + 1u;

@@ -37,17 +37,15 @@ from hwtrain.core import (
     Read,
     Reading,
     Train,
-    inside,
     normalised,
 )
 from hwtrain.costs import Cost, CrossEntropy, MeanSquaredError
-from hwtrain.devices.board import code_of
+from hwtrain.devices.crossbar_blocks import Blocks, definite
 from hwtrain.devices.instruments import Instrument, Restarted, Talk
-from hwtrain.devices.messages import Baseline
 from hwtrain.devices.own_training import Left, OwnTraining
 from hwtrain.devices.programming import SCHEMES, Programmed
 from hwtrain.emulators import Emulator
-from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError, LimitError
+from hwtrain.errors import ConfigError, DeviceError, HwtrainError
 from hwtrain.limits import check
 from hwtrain.sim.cells import Cell
 from hwtrain.sim.laws import ConstantStep, SoftBounds
@@ -56,9 +54,14 @@ from hwtrain.sim.pulsed import Pulsed
 
 _Result = TypeVar("_Result")
 _Inner = TypeVar("_Inner", bound=Device)
+_STOPPED = {  # what ends training by the controller
+    -223: "It has no memory for this: choose a smaller task.batch or algo.tau_theta. No pulse was given.",
+    -300: "A current was out of its converter's range. Updates before that stand: resume, which reads them.",
+    101: "A cell has had device.most_pulses. Updates before that stand: resume with more, which reads them.",
+    102: "It worked for longer than it may be without a host: choose a longer device.watchdog, and resume.",
+}
 _ACTIVATIONS = {"linear": 0, "sigmoid": 1, "tanh": 2, "relu": 3}  # that the controller computes
 BYTE = 2e-4  # allowed for each byte either way, work included [s]
-TICKS = 256  # of training in one command, if a window is not longer
 MOST = 32767  # pulses of a cell in one command
 
 
@@ -78,6 +81,7 @@ class Controller(Instrument):
         written: asks for the pulses of the last write, and the cells that it did not bring near.
         count: asks for the pulses so far, those of the cell that had most, and the readings.
         options: asks what the controller can beside, LEARN, TRAIN, PERTURB; "" where it does not know the question.
+        reach: asks how far an actuator moves cells [S].
         network: describes the network on the tiles: conductance of 1 {siemens}, voltage of an input of 1 {read}, {step}
             of a pulse, {cost}, and {layers}, activation and bias of each.
         wish: takes what cells are to hold, and class matrices behind it, as {block}, big-endian float32.
@@ -112,6 +116,7 @@ class Controller(Instrument):
     count: str
     limits: tuple[str, ...] | list[str]
     options: str = ""
+    reach: str = ""
     network: str = ""
     wish: str = ""
     wished: str = ""
@@ -206,7 +211,7 @@ class Crossbar:
             raise ConfigError("a crossbar holds dense layers; choose network=mlp")
         if model is not None:
             low, high, step = model.low, model.high, model.step
-        self._layers, self._cost, self._network = network.layers, cost, network
+        self._layers, self._cost = network.layers, cost
         self._tiles = [(math.prod(layer.inputs) + 1, math.prod(layer.outputs)) for layer in network.layers]
         self._scale, self._read_volts = scale, read_volts
         self._pulse = {"volts": f"{volts:.6f}", "width": f"{width:.9f}"}
@@ -254,13 +259,14 @@ class Crossbar:
         self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
         self._awake = self._closed = False
         self._heard = -math.inf
-        self._trains, self._perturb_by, self._step = Can(0), perturb_by, step
+        self._trains = Can(0)
+        self._blocks: Blocks | None = None
         self._left: tuple[bytes, bytes] | None = None  # wishes, and what is held of them, in the controller
         self._talk = Talk(instrument, instrument.address(resource, backend), timeout, patience)
         try:
             self._talk.open()
             self._meet(model, seed)
-            self._trains = self._offers()
+            self._trains = self._offers(network, step, perturb_by)
         except BaseException:
             self._talk.close()
             raise
@@ -309,27 +315,28 @@ class Crossbar:
             LimitError: the controller cannot do this, or has no room for it; nothing was sent.
             DeviceError: it refuses or failed half-way; which pulses it gave is not known.
         """
-        classes = self._classes(block)
-        units = self._lesson(block) if isinstance(block, Learn) else self._ticks(block)
-        size, measured = self._spec.size, []
+        assert self._blocks is not None  # it offers no blocks otherwise
+        classes, units = self._blocks.classes(block), self._blocks.units(block)
+        size, found = self._spec.size, []
         self._describe(np.concatenate([wish.astype(np.float32), classes]), held.astype(np.float32))
         before, self._left = self._worn(), None
-        for unit, results, work in units:
+        asked = self._facts.costs if isinstance(block, Learn) else self._facts.trace
+        for unit in units:
             self._number += 1
-            asked = self._facts.costs if isinstance(block, Learn) else self._facts.trace
-            whole = [self._facts.once.format(once=self._number), unit, asked]
-            say = partial(self._numbers, whole, results, BYTE * (len(unit) + work))
-            measured.append(self._persistently(say))
+            whole = [self._facts.once.format(once=self._number), unit.text, asked]
+            found.append(
+                self._explained(partial(self._numbers, whole, unit.results, BYTE * len(unit.text) + unit.seconds))
+            )
         wished = self._persistently(lambda: self._numbers([self._facts.wished], size + classes.size))
         holds = self._persistently(lambda: self._numbers([self._facts.holds], size))
         pulses = self._worn() - before
         self._left = wished.tobytes(), holds.tobytes()
         self._pulses += int(pulses.sum())
-        found = np.concatenate(measured)
+        results = np.concatenate(found)
         if isinstance(block, Train):
-            reading = Reading(baseline=found[::2], modulation=found[1::2])
+            reading = Reading(baseline=results[::2], modulation=results[1::2])
         else:
-            reading = Reading(cost=found, theta=wished[:size], local=None if block.local is None else wished[size:])
+            reading = Reading(cost=results, theta=wished[:size], local=None if block.local is None else wished[size:])
         return Left(reading, wished[:size], holds, pulses)
 
     def rest(self) -> None:
@@ -432,7 +439,7 @@ class Crossbar:
             part = np.clip(left, -MOST, MOST)
             left = left - part
             self._number += 1
-            unit = self._facts.pulses.format(**self._pulse, block=_block(part.astype(">i2").tobytes()))
+            unit = self._facts.pulses.format(**self._pulse, block=definite(part.astype(">i2").tobytes()))
             self._change(unit, int(np.abs(part).sum()))
             self._pulses += int(np.abs(part).sum())
 
@@ -444,7 +451,7 @@ class Crossbar:
             return
         self._number += 1
         wanted = np.where(moved, theta * self._scale, np.nan).astype(">f4")
-        unit = self._facts.write.format(**self._pulse, **self._verify, block=_block(wanted.tobytes()))
+        unit = self._facts.write.format(**self._pulse, **self._verify, block=definite(wanted.tobytes()))
         self._change(unit, 20 * int(moved.sum()))
         used, missed = (
             int(part) for part in self._persistently(lambda: self._talk.ask([self._facts.written], 1))[0].split(",")
@@ -455,20 +462,32 @@ class Crossbar:
         once = self._facts.once.format(once=self._number)
         self._persistently(lambda: self._talk.ask([once, unit], 0, allow=BYTE * (len(unit) + work)))
 
-    def _offers(self) -> Can:
+    def _offers(self, network: Network, step: float, perturb_by: str | None) -> Can:
         """What the controller says it can, of what this network and its cost allow."""
         facts, layers = self._facts, self._layers
         plain = all(layer.normalise == "none" and layer.activation in _ACTIVATIONS for layer in layers)
         if not facts.options or not plain:
             return Can(0)
         (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
-        options = answer.split(",")
-        if self._perturb_by is None:
-            self._perturb_by = "actuator" if "PERTURB" in options else "pulses"
-        elif self._perturb_by == "actuator" and "PERTURB" not in options:
+        options, reach = answer.split(","), None
+        if "PERTURB" in options and perturb_by != "pulses":
+            (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.reach], 1))
+            reach = float(answer) / self._scale
+        elif perturb_by == "actuator":
             raise ConfigError(
                 f"device.perturb_by: {facts.name} has no actuator beside its pulses. Set device.perturb_by=pulses."
             )
+        self._blocks = Blocks(
+            name=self._spec.name,
+            network=network,
+            learn=facts.learn,
+            train=facts.train,
+            longest=facts.longest,
+            **self._pulse,
+            step=step,
+            watchdog=self._watchdog,
+            reach=reach,
+        )
         can = Can(0)
         if "LEARN" in options and len(layers) > 1 and layers[-1].activation == "linear":
             can |= Can.LEARN
@@ -476,122 +495,15 @@ class Crossbar:
             can |= Can.TRAIN
         return can
 
-    def _classes(self, block: Learn | Train) -> NDArray[np.float32]:
-        """Class matrices as the controller takes them; of gradient descent, which has none, zeros."""
-        layers = self._layers
-        wanted = sum(math.prod(layer.outputs) for layer in layers[:-2]) * self._spec.outputs
-        if isinstance(block, Train):
-            return np.zeros(wanted, np.float32)
-        given = np.zeros(0) if block.local is None else block.local
-        if given.size != wanted:
-            raise LimitError(f"class matrices of {given.size} numbers; this network's have {wanted}. Nothing was sent.")
-        return _single("a class matrix", given)
-
-    def _rows(self, block: Learn | Train) -> NDArray[np.float32]:
-        """Samples, inputs then target."""
-        assert block.sample.target is not None  # `limits.check` has seen to it
-        outputs = self._spec.outputs
-        x, target = block.sample.x.reshape(-1, self._spec.inputs), block.sample.target.reshape(-1, outputs)
-        return _single("a sample", np.concatenate([x, target], axis=-1))
-
-    def _room(self, what: str, size: int) -> int:
-        """How many parts of so many bytes go into one message; refused where not even one does."""
-        room = self._facts.longest - 400
-        if size > room:
-            raise LimitError(
-                f"{what} of {size} bytes; a message to {self._spec.name!r} has room for {room}. Choose a smaller "
-                "task.batch, or algo.on_device=false. Nothing was sent."
-            )
-        return room // size
-
-    def _lesson(self, block: Learn) -> list[tuple[str, int, float]]:
-        """Commands, how many numbers each measures, and the work in it."""
-        if block.rule != "mono_forward":
-            raise CapabilityError(
-                f"{self._spec.name!r} learns by mono_forward by itself, not by {block.rule}. Set algo=mono_forward, or "
-                "algo.on_device=false. Nothing was sent."
-            )
-        rows = self._rows(block)
-        most = self._room("samples of an update", 4 * block.batch * rows.shape[1])
-        rate, readout = _single("a learning rate", np.array([block.rate, block.readout_rate]))
-        low, high = inside(block.low, block.high)
-        units: list[tuple[str, int, float]] = []
-        for at in range(0, block.updates, most):
-            part = rows[at * block.batch : (at + most) * block.batch]
-            updates = len(part) // block.batch
-            unit = self._facts.learn.format(
-                **self._pulse,
-                rate=f"{rate:.9g}",
-                readout=f"{readout:.9g}",
-                low=f"{low:.9g}",
-                high=f"{high:.9g}",
-                batch=block.batch,
-                block=_block(part.astype(">f4").tobytes()),
-            )
-            units.append((unit, updates, self._work(3 * len(part), updates, 0)))
-        return units
-
-    def _work(self, passes: int, updates: int, pulses: int) -> float:
-        """What passes of a sample, updates, and pulses of every cell may take, as bytes on the wire."""
-        each = (20e-6 + float(self._pulse["width"])) / BYTE  # of a pulse; an update gives a cell ten or fewer
-        return self._spec.size * (passes * 1e-6 / BYTE + (pulses + 10 * updates) * each)
-
-    def _ticks(self, block: Train) -> list[tuple[str, int, float]]:
-        """Commands, how many numbers each measures, and the work in it."""
-        ticks, window, tau_x = block.probes, block.tau_theta, block.tau_x
-        code, rows = code_of(ticks, self._spec.size), self._rows(block)
-        if code is None:
-            raise LimitError(
-                f"{self._spec.name!r} cannot make {type(ticks.perturbation).__name__} perturbations by itself. Use "
-                "algo/perturbation=rademacher or walsh, or algo.on_device=false. Nothing was sent."
-            )
-        pulses = 0
-        if self._perturb_by == "pulses":
-            pulses = round(code.amplitude / self._step)
-            if not 1 <= pulses <= 1000 or abs(pulses * self._step - code.amplitude) > 1e-5 * code.amplitude:
-                near = min(max(pulses, 1), 1000) * self._step
-                raise LimitError(
-                    f"algo.perturbation: {self._spec.name!r} perturbs by 1 to 1000 whole pulses of {self._step:g}, not "
-                    f"by {code.amplitude:g}. Set algo.perturbation.amplitude={near:g}. Nothing was sent."
-                )
-        rows = rows.reshape(-1, block.batch, rows.shape[1])
-        most, start = self._room("samples of a presentation", 4 * rows[0].size), block.presentations.start
-        (rate,) = _single("a learning rate", np.array([block.rate]))
-        low, high = inside(block.low, block.high)
-        units: list[tuple[str, int, float]] = []
-        at, end = ticks.first, ticks.first + ticks.count
-        while at < end:
-            length = window
-            while length + window <= TICKS and at + length < end:
-                if (at + length + window - 1) // tau_x - at // tau_x + 1 > most:
-                    break
-                length += window
-            shown = rows[at // tau_x - start : (at + length - 1) // tau_x + 1 - start]
-            if len(shown) > most:
-                self._room("presentations of a window", shown.nbytes)
-            unit = self._facts.train.format(
-                **self._pulse,
-                pulses=pulses,
-                seed=code.seed,
-                kind=code.kind,
-                hold=code.hold,
-                amplitude=f"{code.amplitude:.9g}",
-                first=at,
-                ticks=length,
-                tau_x=tau_x,
-                tau_theta=window,
-                batch=block.batch,
-                baseline=int(Baseline[block.baseline.upper()]),
-                rate=f"{rate:.9g}",
-                low=f"{low:.9g}",
-                high=f"{high:.9g}",
-                block=_block(shown.astype(">f4").tobytes()),
-            )
-            units.append(
-                (unit, 2 * length, self._work(2 * length * block.batch, length // window, 2 * length * pulses))
-            )
-            at += length
-        return units
+    def _explained(self, work: Callable[[], _Result]) -> _Result:
+        """Work in which the controller trains, persistently; where it stops, what to do about it."""
+        try:
+            return self._persistently(work)
+        except DeviceError as error:
+            for code, note in _STOPPED.items():
+                if f": {code}," in str(error):
+                    error.add_note(note)
+            raise
 
     def _describe(self, wish: Array, held: Array) -> None:
         """Tell the controller of the network, and of where its parameters stand, unless it has left them there."""
@@ -599,8 +511,8 @@ class Crossbar:
             return
         units = [
             self._facts.network.format(**self._described),
-            self._facts.wish.format(block=_block(wish.astype(">f4").tobytes())),
-            self._facts.held.format(block=_block(held.astype(">f4").tobytes())),
+            self._facts.wish.format(block=definite(wish.astype(">f4").tobytes())),
+            self._facts.held.format(block=definite(held.astype(">f4").tobytes())),
         ]
         self._persistently(lambda: self._talk.tell(units))
 
@@ -638,7 +550,7 @@ class Crossbar:
         parts = []
         for first in range(0, len(volts), most):
             part = volts[first : first + most]
-            unit = self._facts.multiply.format(tile=number, block=_block(part.astype(">f4").tobytes()))
+            unit = self._facts.multiply.format(tile=number, block=definite(part.astype(">f4").tobytes()))
             parts.append(self._floats(unit, len(part) * columns).reshape(-1, columns))
             self._reads += len(part)
         u: Array = np.concatenate(parts) * divisor / (self._read_volts * self._scale)
@@ -782,15 +694,6 @@ def _begun(device: _Inner, wrapper: Callable[[_Inner], Programmed]) -> Device:
         raise
 
 
-def _single(what: str, values: Array) -> NDArray[np.float32]:
-    """As float32; refused where that is not finite."""
-    with np.errstate(over="ignore"):
-        single: NDArray[np.float32] = values.astype(np.float32)
-    if not np.isfinite(single).all():
-        raise LimitError(f"{what} is not finite in single precision. Nothing was sent.")
-    return single
-
-
 def _layers(network: Network) -> str:
     """Activation and bias of every layer, as the controller takes them; of one that it does not know, the first."""
     known = [(_ACTIVATIONS.get(layer.activation, 0), int(layer.bias == "subtract")) for layer in network.layers]
@@ -810,12 +713,6 @@ def _leave(talk: Talk, facts: Controller) -> None:
     with contextlib.suppress(HwtrainError):
         talk.tell([facts.disable])
     talk.close()
-
-
-def _block(data: bytes) -> str:
-    """A definite block as text, one character each byte."""
-    length = str(len(data))
-    return f"#{len(length)}{length}{data.decode('latin-1')}"
 
 
 def _sizes(tiles: Sequence[tuple[int, int]]) -> str:

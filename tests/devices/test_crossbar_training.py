@@ -200,6 +200,14 @@ class TestMonoForward:
         traffic = parts.counts()["traffic"]
         assert traffic["bytes sent"] < 1.25 * 4 * block.sample.x.size * 8 / 5
 
+    def test_blocks_are_shorter_than_the_watchdog_is_patient(self, make):
+        """So that work is not taken for silence: here for an update in each message."""
+        calm, anxious = make(), make(watchdog=0.1)
+        commands = [Program(begin(NETWORK.size)), lesson(40), ticks(64)]
+        assert calm.execute(commands) == anxious.execute(commands)
+        messages = [device.counts()["traffic"]["messages"] for device in (calm, anxious)]
+        assert messages[1] - messages[0] >= 39 + 15
+
     def test_values_and_blocks_take_turns(self, make):
         """What the controller has left is where the host goes on, and the other way round."""
         device = make(model=IDEAL)
@@ -252,8 +260,9 @@ class TestMonoForward:
 
     def test_a_limit_of_pulses_stops_a_block(self, make):
         device = make(model=IDEAL, most_pulses=650)
-        with pytest.raises(DeviceError, match=r"101.*A cell has had its pulses"):
+        with pytest.raises(DeviceError, match=r"101.*A cell has had its pulses") as stopped:
             device.execute([Program(begin(NETWORK.size)), lesson(200)])
+        assert "resume with more" in stopped.value.__notes__[0]
         assert 600 < counts(device).max() <= 650
 
 
@@ -327,6 +336,8 @@ class TestGradientDescent:
         sent = device.counts()["traffic"]["messages"]
         with pytest.raises(LimitError, match=r"pulses of 0.0019, not by 0.005. Set algo.perturbation.amplitude=0.0057"):
             device.execute([ticks(amplitude=0.005)])
+        with pytest.raises(LimitError, match=r"moves parameters by at most 0.05 without pulses, not by 0.06"):
+            make(scale=4e-4).execute([ticks(amplitude=0.06)])
         with pytest.raises(LimitError, match="cannot make Sequential perturbations by itself"):
             device.execute([ticks(formula=Sequential(amplitude=5 * STEPS.step))])
         with pytest.raises(
@@ -446,6 +457,7 @@ class TestCommands:
             (TRAIN.replace(b",0.01,0,", b",0.01,1,") + block(*ROWS), -224),
             (TRAIN.replace(b"1.5,", b"3.1,") + block(*ROWS), -222),
             (TRAIN + block(*ROWS[:3], [0, 1, 0, np.nan]), -222), (b":MOD:TIL 3,4,5,2;" + TRAIN + block(*ROWS), -221),
+            (b":XBAR:LIM:MOVE 1e-7;" + TRAIN + block(*ROWS), -222), (b":XBAR:LIM:MOVE 3e-5", -222),
             (b":XBAR:LIM:PULS 3;" + TRAIN.replace(b",0,7,0,", b",2,7,0,") + block(*ROWS), 101),
         ],
     )  # fmt: skip
@@ -455,6 +467,14 @@ class TestCommands:
         said(inst, message)
         assert error(inst).startswith(f"{code},")
         assert inst.query("XBAR:COUN?") == before
+
+    def test_what_takes_more_memory_than_there_is_is_refused(self, inst):
+        """An update from 900 samples takes 12 608 floats beside the wishes: the host has them, the board 6144."""
+        said(inst, ":XBAR:NETW:WISH ", block(WISH))
+        said(inst, LEARN.replace(b",2,", b",900,"), block(*ROWS * 225))
+        has = "host" in inst.query("*IDN?")
+        assert error(inst) == ('0,"No error"' if has else '-223,"Too much data"')
+        assert inst.query("XBAR:LEAR?;:XBAR:COUN?").startswith("1," if has else "0,0;0,0,0")
 
     def test_work_that_was_done_is_not_done_again(self, inst):
         answers = []
