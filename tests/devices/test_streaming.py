@@ -171,7 +171,7 @@ class TestLearningByItself:
             costs.append(np.mean(spent[:steps]))
         ended, seen = learnt(make(network), osttp(on_device=True, block=1, **settings), sample)
         np.testing.assert_allclose(ended.theta, state.theta, atol=2e-6)
-        np.testing.assert_allclose(seen, costs, atol=1e-5)
+        np.testing.assert_allclose(seen, costs, atol=2e-6)
         assert (ended.step, ended.updates, ended.sample) == (state.step, state.updates, state.sample)
         assert np.array_equal(ended.targets, state.targets)
 
