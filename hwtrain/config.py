@@ -54,6 +54,13 @@ def run_each(job: Callable[[DictConfig], None]) -> None:
         raise ConfigError(f"a YAML file cannot be read: {_one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise ConfigError(
+            "a group was given null or a number on the command line. Name a choice, or leave an optional one out with "
+            "~, as in ~tuned"
+        ) from error
     except OSError as error:
         raise RecordError(
             f"the run folder cannot be made: {error}. Choose another with hydra.run.dir=FOLDER."

@@ -309,7 +309,8 @@ _CHUNK = 64  # perturbations made at once
 
 def inside(low: float, high: float) -> tuple[np.float32, np.float32]:
     """The widest float32 limits that do not leave [low, high]."""
-    lowest, highest = np.float32(low), np.float32(high)
+    with np.errstate(over="ignore"):  # a limit beyond single precision is its last number
+        lowest, highest = np.float32(low), np.float32(high)
     up, down = np.float32(np.inf), np.float32(-np.inf)
     return (
         lowest if float(lowest) >= low else np.nextafter(lowest, up),

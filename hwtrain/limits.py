@@ -162,6 +162,7 @@ def _check_learn(spec: DeviceSpec, block: Learn) -> None:
         _check_wrong(spec, block)
     if block.batch < 1 or not samples or samples % block.batch:
         raise LimitError(f"{samples} samples are no whole number of batches of {block.batch}. Nothing was sent.")
+    _check_numbers(spec, block)
     _check_kept(spec, block)
 
 
@@ -185,11 +186,7 @@ def _check_learn_in_time(spec: DeviceSpec, block: LearnInTime) -> None:
             f"{spec.name!r} learns from sequences by itself from their start on; one was to go on. Present it whole "
             "(start=True). Nothing was sent."
         )
-    for name in ("rate", "readout_rate", "scale", "slope", "height"):
-        if not math.isfinite(value := getattr(block, name)):
-            raise LimitError(
-                f"the {name} of a block of learning in time is {value}, and must be finite. Nothing was sent."
-            )
+    _check_numbers(spec, block, "slope", "height")
     wanted: dict[str, tuple[int, ...]] = {"seeds": (len(spec.layers) - 1,)}
     wanted |= {"targets": (spec.outputs,), "shown": ()} if block.centre else {}
     for name, shape in wanted.items():
@@ -200,6 +197,16 @@ def _check_learn_in_time(spec: DeviceSpec, block: LearnInTime) -> None:
                 f"{'none' if numbers is None else f'of shape {np.shape(numbers)}'}. Nothing was sent."
             )
     _check_kept(spec, block)
+
+
+def _check_numbers(spec: DeviceSpec, block: Learn | LearnInTime, *others: str) -> None:
+    most = float(np.finfo(spec.dtype).max)
+    for name in ("rate", "readout_rate", "scale", *others):
+        if not abs(value := getattr(block, name)) <= most:
+            raise LimitError(
+                f"the {name} of a block of local learning is {value:g}, no finite number in the {spec.precision} "
+                f"precision of {spec.name!r}. Choose another. Nothing was sent."
+            )
 
 
 def _check_kept(spec: DeviceSpec, block: Learn | LearnInTime) -> None:

@@ -82,6 +82,12 @@ class Adam:
         return eta * mean / (np.sqrt(square) + self.epsilon), (first, second)
 
 
+def returned(theta: Array, reported: Array) -> Array:
+    """What a device has made of theta by itself, (..., p); theta for replicas that report none, but NaN."""
+    heard = np.isfinite(reported).all(axis=-1, keepdims=True)
+    return np.where(heard, reported, theta).astype(reported.dtype, copy=False)
+
+
 def moved(theta: Array, change: Array, low: float, high: float) -> Array:
     """The next theta, kept from `low` to `high`; where it overflows, the old one, so that it cannot spread."""
     target = theta - change

@@ -76,6 +76,7 @@ BAD = {
     ("algo/perturbation=walhs",): "Did you mean 'walsh'?",
     ("experiment=mgd2023_xr",): "Did you mean 'mgd2023_xor'?",
     ("algoo=mgd",): "Did you mean 'algo'?",
+    ("tuned=null",): "as in ~tuned",
     # a typo in a key
     ("algo.et=0.1",): "Did you mean 'algo.eta'?",
     ("device.chps=4",): "Did you mean 'device.chips'?",

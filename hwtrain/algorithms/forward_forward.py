@@ -29,7 +29,7 @@ from hwtrain.algorithms import contrast, local
 from hwtrain.algorithms.contrast import Contrast
 from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Reading, Sample
 from hwtrain.errors import ConfigError
-from hwtrain.optimize import Adam, Descent, Optimizer
+from hwtrain.optimize import Adam, Descent, Optimizer, returned
 from hwtrain.start import Fan, Start
 
 LOSSES = ("threshold", "symba")
@@ -321,7 +321,7 @@ class ForwardForward(local.Descending):
 
     def _follow(self, state: State, reading: Reading) -> tuple[State, Mapping[str, Array]]:
         assert reading.theta is not None and reading.cost is not None
-        after = replace(state, theta=reading.theta, step=state.step + self.block)
+        after = replace(state, theta=returned(state.theta, reading.theta), step=state.step + self.block)
         return after, {"cost": np.asarray(np.mean(reading.cost, axis=-1, dtype=np.float64))}
 
 

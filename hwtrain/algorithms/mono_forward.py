@@ -21,7 +21,7 @@ from hwtrain import checks, draws
 from hwtrain.algorithms import local
 from hwtrain.core import Array, Can, Command, DeviceSpec, Learn, Measure, Program, Reading, Sample, split
 from hwtrain.errors import ConfigError
-from hwtrain.optimize import Adam, Descent, Moments, Optimizer
+from hwtrain.optimize import Adam, Descent, Moments, Optimizer, returned
 from hwtrain.start import Fan, Start
 
 READOUTS = ("last", "sum")
@@ -164,7 +164,8 @@ class MonoForward(local.Descending):
 
     def _follow(self, state: State, reading: Reading) -> tuple[State, Mapping[str, Array]]:
         assert reading.theta is not None and reading.local is not None and reading.cost is not None
-        after = replace(state, theta=reading.theta, classes=reading.local, step=state.step + self.block)
+        theta, classes = returned(state.theta, reading.theta), returned(state.classes, reading.local)
+        after = replace(state, theta=theta, classes=classes, step=state.step + self.block)
         return after, {"cost": np.asarray(np.mean(reading.cost, axis=-1, dtype=np.float64))}
 
 

@@ -49,7 +49,7 @@ from hwtrain.algorithms.traces import Seen, Trace
 from hwtrain.core import Array, Can, Command, DeviceSpec, Layer, LearnInTime, Measure, Program, Reading, Sample, counted
 from hwtrain.costs import Cost
 from hwtrain.errors import ConfigError
-from hwtrain.optimize import Adam, Descent, Moments, Optimizer, moved
+from hwtrain.optimize import Adam, Descent, Moments, Optimizer, moved, returned
 from hwtrain.sim.neurons import Surrogate, parameters
 from hwtrain.start import Glorot, Start
 
@@ -321,7 +321,9 @@ class OSTTP:
     def _follow(self, state: State, sample: Sample, reading: Reading) -> tuple[State, Mapping[str, Array]]:
         """What became of the device that has learnt; steps count as with the host in the loop."""
         assert sample.target is not None and reading.theta is not None and reading.cost is not None
+        heard = np.asarray(np.isfinite(reading.theta).all(axis=-1))
         count = counted(np.broadcast_to(sample.target, (*state.cost.shape, *sample.target.shape[-3:])))
+        count = count & heard[..., None, None]
         targets, shown, _ = self._wanted(state, sample.target, count)
         each, rows = count.sum(axis=-2), count.sum(axis=(-2, -1))
         spent = np.where(each > 0, reading.cost * each, 0.0).sum(axis=-1, dtype=np.float64)
@@ -329,7 +331,7 @@ class OSTTP:
         steps = self.block * sample.x.shape[-3]
         state = replace(
             state,
-            theta=reading.theta,
+            theta=returned(state.theta, reading.theta),
             targets=targets,
             shown=shown,
             cost=cost,
@@ -338,7 +340,10 @@ class OSTTP:
             began=state.step + steps,
             updates=state.updates + steps,
         )
-        return state, {"cost": cost}
+        metrics = {"cost": cost}
+        if not heard.all():
+            metrics["invalid"] = np.where(heard, 0, steps)
+        return state, metrics
 
     def _observed(
         self, state: State, part: Sample, reading: Reading, before: Sequence[Trace]

@@ -315,7 +315,7 @@ class Streaming:
         for request in requests:
             match request:
                 case Stream():
-                    work.append(3 * size * self._most(request))
+                    work.append(3 * size * request.steps)
                 case messages.Digest():
                     work.append(8 * size)
                 case _:
@@ -502,6 +502,13 @@ def _network(layers: Sequence[Layer], cost: costs.Cost, low: float, high: float)
             f"linear or integrating read-out, not {', '.join(layer.kind for layer in layers)} as they are set. Choose "
             "network=snu."
         )
+    for number, layer in enumerate(layers, 1):
+        for name in ("decay", "threshold", "gain"):
+            if not abs(value := getattr(layer, name)) <= float(np.finfo(np.float32).max):
+                raise ConfigError(
+                    f"network: the {name} of layer {number}, {value:g}, is no finite number in single precision, in "
+                    "which boards compute"
+                )
     activations = {"step": Activation.STEP, "sigmoid": Activation.SIGMOID}
     told = [
         DenseLayer(layer.outputs[0], activations[layer.activation], Bias.SUBTRACT, recurrent=layer.recurrent)

@@ -107,11 +107,11 @@ def shd(
 
 
 def _heidelberg(path: Path, steps: int, seconds: float, when: str, accounts: list[dict[str, Any]]) -> Sequences:
+    content = folder.read(path)
     try:
         h5py: Any = importlib.import_module("h5py")
     except ImportError as error:
         raise DataError(f"{path} is an HDF5 file; reading it takes h5py: pip install 'hwtrain[hdf5]'") from error
-    content = folder.read(path)
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             labels = np.asarray(file["labels"], dtype=np.intp)

@@ -32,9 +32,9 @@ def find(data_set: str, signs: Sequence[str], published: Sequence[Published], da
     """
     if data_dir is not None:
         text("task.data_dir", data_dir)
-        return _search("task.data_dir", data_dir, data_set, signs)
+        return _search("task.data_dir", data_dir, data_set, signs, published)
     if named := os.environ.get(VARIABLE):
-        return _search(VARIABLE, named, data_set, signs)
+        return _search(VARIABLE, named, data_set, signs, published)
     folder = cache() / data_set
     for file in published:
         if not (folder / file.name).exists():
@@ -82,13 +82,13 @@ def account(content: bytes, path: Path, sha256: str, verify: bool) -> dict[str, 
     return {"name": path.name, "bytes": len(content), "sha256": found, "as_published": found == sha256}
 
 
-def _search(origin: str, named: str, data_set: str, signs: Sequence[str]) -> Path:
+def _search(origin: str, named: str, data_set: str, signs: Sequence[str], published: Sequence[Published]) -> Path:
     folders = [Path(named).expanduser() / data_set, Path(named).expanduser()]
     for folder in folders:
         if any((folder / sign).exists() for sign in signs):
             return folder
+    instead = f", or unset {origin} to have them downloaded to {cache() / data_set}" if published else ""
     raise DataError(
         f"{data_set!r} is neither in {folders[0]} nor in {folders[1]}, where {origin} points: "
-        f"there is none of {', '.join(signs)}. "
-        f"Put them there, or unset {origin} to have them downloaded to {cache() / data_set}."
+        f"there is none of {', '.join(signs)}. Put them there{instead}."
     )

@@ -13,7 +13,7 @@ from hwtrain.algorithms.feedback_alignment import FeedbackAlignment
 from hwtrain.algorithms.forward_forward import ForwardForward
 from hwtrain.algorithms.mono_forward import MonoForward
 from hwtrain.algorithms.physics_aware import PhysicsAware
-from hwtrain.core import Can, Measure, Program, Sample, split
+from hwtrain.core import Can, Measure, Program, Reading, Sample, split
 from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError
@@ -390,6 +390,20 @@ class TestRefuses:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [ForwardForward, MonoForward])
+def test_a_replica_that_reports_nothing_of_its_block_keeps_what_it_had(kind):
+    """As one of a rack that dropped out."""
+    rule = kind(eta=0.1, on_device=True, block=1, optimizer=Descent())
+    state = rule.init(simulated().spec, np.array([1, 2], np.uint32))
+    theta = np.where([[True], [False]], state.theta + 1, np.nan)
+    more = {"local": np.where([[True], [False]], state.classes + 1, np.nan)} if kind is MonoForward else {}
+    after, metrics = rule.tell(state, SAMPLE, [Reading(cost=np.array([[0.5], [np.nan]]), theta=theta, **more)])
+    assert np.array_equal(after.theta, [theta[0], state.theta[1]])
+    assert np.isnan(metrics["cost"]).tolist() == [False, True]
+    if more:
+        assert np.array_equal(after.classes, [more["local"][0], state.classes[1]])
+
+
 def test_what_rules_reach_on_a_part_of_mnist():
     """784-500-500-10 on 8 000 images for 10 epochs, Adam 0.001, tested on 2 000.
 

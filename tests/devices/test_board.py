@@ -483,6 +483,7 @@ class TestRefusals:
             ("symba", locally("symba"), {"wrong": None}, "one wrong label of 0 to 2 for each of 4 samples"),
             ("symba", locally("symba"), {"wrong": np.full((1, 4), 3)}, "one wrong label of 0 to 2"),
             ("symba", locally("symba"), {"local": np.zeros(18)}, "class matrices of 18 numbers; .* 0 for this rule"),
+            ("symba", locally("symba"), {"rate": -1e39}, "the rate .* is -1e[+]39, no finite number in the single"),
             ("mono_forward", locally("mono_forward"), {"local": None}, "matrices of 0 numbers; .* 18 for this"),
             ("mono_forward", locally("mono_forward"), {"local": np.full(18, 1e39)}, "too large for single precision"),
         ],

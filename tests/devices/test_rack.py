@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from hwtrain import checkpoint
+from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.conformance import DeviceConformance
 from hwtrain.core import Can, Measure, Probes, Program, Sample
 from hwtrain.costs import MeanSquaredError
 from hwtrain.devices.rack import Rack, rack
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError
+from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher
 from hwtrain.sim.networks import mlp
+from hwtrain.start import Uniform
 from tests.broken import LearnsInTime
 from tests.emulators.conftest import needs
 
@@ -115,6 +118,28 @@ class TestDropOut:
         (again,) = device.execute([commands[1]])  # without a Program: it is brought to what it should hold
         assert np.array_equal(again.cost, whole.cost) and states[1]["made"] == 2
         device.close()
+
+    def test_a_replica_that_learns_by_itself_keeps_what_it_had_learnt(self):
+        states = [{"down": False}, {"down": False}]
+        made = {f"chip {i}": lambda state=state: Frail(LearnsInTime(), state) for i, state in enumerate(states)}
+        rule = OSTTP(
+            eta=0.05, cost=MeanSquaredError(), centre=True, update="step", batch=1, on_device=True, block=2,
+            optimizer=Descent(), start=Uniform(-0.5, 0.5),
+        )  # fmt: skip
+        device, rng, ends = Rack(made), np.random.default_rng(0), []
+        state = rule.init(device.spec, np.array([1, 2], np.uint32))
+        for step in range(3):
+            states[1]["down"] = step == 1
+            if step == 2:
+                self.wait(device, "chip 1")
+            shown = Sample(rng.random((5, 2, 2)), rng.random((5, 2, 2)))
+            state, metrics = rule.tell(state, shown, device.execute(rule.ask(state, shown)))
+            ends.append((state.theta, state.shown, metrics.get("invalid", np.zeros(2))))
+        device.close()
+        (first, *_), (second, heard, invalid), (third, again, _) = ends
+        assert [np.array_equal(*pair) for pair in zip(first, second, strict=True)] == [False, True]
+        assert not (second == third).all(axis=-1).any() and np.isfinite(third).all()
+        assert (heard.tolist(), again.tolist(), invalid.tolist()) == ([20, 10], [30, 20], [0, 10])
 
     def test_the_others_take_its_share_of_the_probes(self):
         device, states = frail_rack("averaged")

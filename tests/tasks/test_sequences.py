@@ -342,6 +342,16 @@ class TestEvents:
         with pytest.raises(DataError, match=r"pip install 'hwtrain\[hdf5\]'"):
             shd(data_dir=str(folder))
 
+    def test_without_the_files(self, tmp_path, monkeypatch):
+        """Which are the user's own: no download is promised, and no package asked for."""
+        with pytest.raises(DataError, match=r"shd_test\.h5\. Put them there\.$"):
+            shd(data_dir=str(tmp_path))
+        monkeypatch.delenv("HWTRAIN_DATA", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(DataError, match=r"shd_train\.h5 is missing"):
+            shd()
+
     @pytest.mark.parametrize("setting", [{"steps": 0}, {"seconds": 0.0}, {"when": "never"}])
     def test_settings_that_do_not_fit(self, setting):
         with pytest.raises(ConfigError, match=rf"task\.{next(iter(setting))}"):
