@@ -40,8 +40,11 @@ def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     trains = replace(trains, levels=trains.levels - offset[:, None, None])
     moved = chosen[moves]
     read = np.moveaxis(chip.data["trains"], -1, 0)[moved]
-    walks = (chip.data["wander"].T[moved], chip.data["ways"].T[moved]) if "wander" in chip.data else None
-    like = nearest(Seen(trains, Place(offset, middle, unit), read, walks, reading.value), level)
+    walks = None
+    if "wander" in chip.data:
+        wander, ways = (np.moveaxis(chip.data[name], -1, 0)[moved] for name in ("wander", "ways"))
+        walks = wander, ways
+    like = nearest(Seen(trains, Place(offset, middle, unit), read, walks, reading.value, spec.unit), level)
     share = result[1].estimate
     stuck = share.value if share is not None and share.is_seen else 0.0
     return [*result, *_numbers(like.fit, trains, offset, middle, unit, chip), *_cell(like, stuck, len(moved))]
@@ -141,9 +144,15 @@ def _cell(like: Like, stuck: float, basis: int) -> list[Finding]:
     name = like.fit.name
     if math.isinf(like.off):
         return [Finding("cell", f"{like.why}.".capitalize(), verdict="none", basis=basis)]
-    says = f"The steps are {'piecewise linear' if name == 'piecewise' else f'those of the {name} law'}."
+    law = "piecewise linear" if name == "piecewise" else f"those of the {name} law"
     if like.table is not None:
-        says, name = "No law describes the steps; they are drawn from a table.", "table"
+        name = "table"
+        says = "No law describes the steps; they are drawn from a table."
+        says = f"{says} What is said of them above is by the nearest: {law}."
+    elif like.is_like:
+        says = f"The steps are {law}."
+    else:
+        says = f"No law describes the steps; the nearest are {law}."
     settings = with_stuck(like.settings, stuck)
     result = [Finding("cell", says, verdict=name, basis=basis, settings=settings, table=like.table)]
     off = f"Simulated again, its mean level is {like.off:.1%} of the range off"
