@@ -97,14 +97,16 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
     (up, up_error), (down, down_error) = pulses.steps(fit)
     first, second = (pulses.average(each, level).times(unit) for each in (up, down))
     uneven = pulses.asymmetry(up, down, level)
-    more = "up" if uneven.value >= 0 else "down"
+    more, share = "up", uneven
+    if uneven.value < 0:
+        more, share = "down", Interval(-uneven.value, -uneven.high, -uneven.low)
     where = "at level 0" if not offset.any() else "in the middle of its range"
     where = "on average over its range" if fit.name == "piecewise" else where
     says = f"A pulse up moves a parameter by {stated(first)}{chip.unit} {where}."
     result = [Finding("pulse_up", says, first, what, fit.name, basis=many)]
     says = f"A pulse down moves it by {stated(second)}{chip.unit}."
     result.append(Finding("pulse_down", says, second, what, fit.name, basis=many))
-    says = f"Steps {more} are the larger; the others are smaller by a share of {stated(uneven)}."
+    says = f"Steps {more} are the larger; the others are smaller by a share of {stated(share)}."
     result.append(Finding("pulse_asymmetry", says, uneven, "relative", basis=many))
     says = f"From pulse to pulse steps differ by {percent(fit.noise)}."
     result.append(Finding("pulse_noise", says, fit.noise, "relative", fit.kind, basis=count))

@@ -145,6 +145,15 @@ def test_what_breaks_have_cost_may_be_all(left, tmp_path, monkeypatch):
     assert "raise characterise.pulses" in done.skipped["trains"]
 
 
+@pytest.mark.parametrize(("planted", "larger"), [(0.25, "up"), (-0.25, "down")])
+def test_the_smaller_steps_are_said_to_be_so_much_smaller(planted, larger, tmp_path):
+    cell = Pulsed(law=ConstantStep(), dw_min=0.01, up_down=planted, w_max=1.0, w_min=-1.0)
+    (found,) = concluded(measured(chips(cell, sizes=(3, 2)), tmp_path, 2000, 800)[0])
+    one = found["pulse_asymmetry"]
+    assert one.value == pytest.approx(planted, abs=0.01)
+    assert one.says.startswith(f"Steps {larger} are the larger; the others are smaller by a share of 0.25")
+
+
 def test_noise_of_pulses_that_is_not_seen_has_a_bound_only(tmp_path):
     """Ten pulses each way, of which each is read a third of a step off."""
     cell = Pulsed(law=ConstantStep(), dw_min=0.002, w_max=1.0, w_min=-1.0, write_noise_std=0.3)
