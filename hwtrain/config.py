@@ -73,6 +73,11 @@ def choices() -> tuple[str, ...]:
     return tuple(str(chosen[name]) for name in ("algo", "device", "task"))
 
 
+def words() -> list[str]:
+    """What the command line sets in this run; of a sweep, in this point of it."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def resolve(config: DictConfig) -> DictConfig:
     """The configuration with all references filled in, checked for unknown keys and missing values."""
     try:
@@ -212,7 +217,7 @@ def _explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    folders = [conf_dir(), *_own_folders()]
+    folders = [conf_dir(), *own_folders()]
     groups = [path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*") if path.is_dir()]
     words = [word for word in sys.argv[1:] if re.match(r"^[\w/@.]+=[\w,-]+$", word) and word.split("=")[0] in groups]
     if own := [f"file://{folder}" for folder in folders[1:]]:
@@ -229,7 +234,7 @@ def _unknown_key(key: str) -> str:
     return f"unknown key {key!r}. {hint}"
 
 
-def _own_folders() -> list[Path]:
+def own_folders() -> list[Path]:
     """The user's configuration folders on the command line."""
     found = []
     for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import checks
-from hwtrain.core import Array, DeviceSpec, Layer, Reading, Sample, dense_layers, normalised
+from hwtrain.core import Array, DeviceSpec, Layer, Reading, Sample, dense_layers, inside, normalised
 from hwtrain.errors import ConfigError
 from hwtrain.optimize import Moments, Optimizer, moved
 from hwtrain.start import Start
@@ -120,7 +120,8 @@ class Descending:
     def first(self, spec: DeviceSpec, seed: NDArray[np.uint32], layers: tuple[Layer, ...]) -> State:
         """The first state on any network."""
         single = self.precision == "single" or spec.precision == "single"
-        theta = self.start(spec, seed).astype(np.float32 if single else np.float64)
+        low, high = inside(spec.low, spec.high) if single else (spec.low, spec.high)
+        theta = np.clip(self.start(spec, seed).astype(np.float32 if single else np.float64), low, high)
         return State(theta, np.zeros_like(theta), self.optimizer.init(theta), layers, seed, spec.low, spec.high)
 
     def rate(self, updates: int) -> float:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 something the user can mend, 130 interrupted and resumable
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -39,7 +40,9 @@ def main() -> int:
 
     def job(composed: DictConfig) -> None:
         try:
-            words = [word for word in sys.argv[1:] if "=" in word and not word.startswith(("-", "hydra."))]
+            words = config.words()
+            if folders := config.own_folders():
+                words.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]")
             code = characterise(_resolved(composed), words, config.choices()[2])
         except HwtrainError as error:
             failures.append(_complain(error))
@@ -126,7 +129,7 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     pages.save(folder / RESULT, json.dumps(document, indent=1) + "\n")
     html = report.page(f"What {bench.spec.name} is like", str(folder), chips_seen, found, advice, files, document)
     pages.save(folder / "report.html", html)
-    _tell(folder, own, found, advice, measured, bench, files, words)
+    _tell(folder, own, found, advice, measured, bench, files, _twin_words(words, own, files, task_name))
     return 0
 
 
@@ -217,7 +220,7 @@ def _tell(
     files: Mapping[str, str],
     words: Sequence[str],
 ) -> None:
-    """A sentence for each finding, and what to do with them."""
+    """A sentence for each finding, and what to do with them; `words` train the twin."""
     if len(found) == 1:
         for finding in found[0].values():
             print(finding.says)
@@ -235,17 +238,25 @@ def _tell(
         print("No settings are recommended: the gradient is not seen above the noise. Raise characterise.measurements.")
     writes = f"{bench.spent[1]} {'pulses of each parameter' if Can.PULSE in bench.spec.can else 'writes'}"
     print(f"{bench.spent[0]} measurements and {writes}; pictures: {folder}/report.html")
-    own_words = " ".join(
-        word for word in words if not word.startswith(("device", "characterise", "algo", "-", "exper"))
-    )
-    chosen = " ".join(f"{name.rpartition('/')[0]}={own.name}" for name in files).replace(
-        "device/", "device=cells device/"
-    )
-    if chosen:
-        line = f"python -m hwtrain --config-dir {folder} {own_words} {chosen}"
-        print(f"train the twin: {' '.join(line.split())}")
+    if files:
+        print(f"train the twin: {shlex.join(['python', '-m', 'hwtrain', '--config-dir', str(folder), *words])}")
     if not any(name.startswith("device/") for name in files):
         print(f"No preset: {twin.NOT_PULSED if Can.PULSE in bench.spec.can else twin.NOT_A_TWIN}.")
+
+
+def _twin_words(words: Sequence[str], own: Settings, files: Mapping[str, str], task_name: str) -> list[str]:
+    """What trains the twin: the words that were given, but for those of the device and of this run, and its files."""
+    others = ("device", "characterise", "algo", "recorder", "exper")
+    kept = [word for word in words if word.startswith("algo.start") or not word.startswith(others)]
+    for name, text in files.items():
+        group = name.rpartition("/")[0]
+        if group == "device/cell":
+            kept.append("device=cells")
+            kept += twin.start_within(text, kept)
+        kept.append(f"{group}={own.name}")
+    if not any(word.startswith("task=") for word in kept) and f"experiment/{own.name}.yaml" not in files:
+        kept.append(f"task={task_name}")  # of an experiment
+    return kept
 
 
 def _check(spec: DeviceSpec, task: Task) -> None:

@@ -107,7 +107,7 @@ class Bench:
 
         Args:
             name: what it is for.
-            commands: the first is a `Program`, unless the device takes pulses; the last gives a reading.
+            commands: the first is a `Program` or, of a device that takes pulses, gives a reading, as the last does.
 
         Returns:
             One reading for each measurement; None if the budget does not allow it.
@@ -117,7 +117,7 @@ class Bench:
             LimitError: a command leaves the limits; nothing was sent.
             DeviceError: the device failed, or gave a reading that is not finite.
         """
-        assert isinstance(commands[0], Program) != (Can.PULSE in self.spec.can)
+        assert isinstance(commands[0], Measure | Read if Can.PULSE in self.spec.can else Program)
         assert isinstance(commands[-1], Measure | Read)
         check(self.spec, commands, self._held)
         if self._waiting:

@@ -35,8 +35,9 @@ class Seen:
         trains: levels of the fits.
         place: where they stand.
         read: readings before and after every block of pulses, (d, j, n + 1).
-        walks: readings under pulses that turned back at random, (d, n + 1), and whether they led up, (d, n).
+        walks: readings under pulses that turned back at random, (d, k, n + 1), and whether they led up, (d, k, n).
         read_noise: standard deviation of a reading.
+        named: the unit of the readings, in letters.
     """
 
     trains: Trains
@@ -44,6 +45,7 @@ class Seen:
     read: Array
     walks: tuple[Array, Array] | None
     read_noise: float
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,29 +92,30 @@ def nearest(seen: Seen, level: float) -> Like:
     off, chance = residual(copied, seen.read, 1)
     if off >= best.off:
         return best
-    settings = {"_target_": "hwtrain.sim.tables.load_table", "read_noise": seen.read_noise}
+    settings = {"_target_": "hwtrain.sim.tables.load_table", "read_noise": seen.read_noise, "unit": seen.named}
     return Like(best.fit, settings, off, chance, best.why, copied)
 
 
 def _of_law(fit: Fit, seen: Seen, level: float) -> Like:
     try:
-        settings = _settings(fit, seen.trains, seen.place, level)
+        settings = _settings(fit, seen, level)
         off, chance = residual(config.build(dict(settings)), seen.read, seen.trains.block)
     except ConfigError as error:
         return Like(fit, {}, math.inf, why=str(error))
     return Like(fit, settings, off, chance)
 
 
-def _settings(fit: Fit, trains: Trains, place: Place, level: float) -> dict[str, Any]:
-    settings: dict[str, Any] = pulses.cell(fit, pulses.reached(trains), level)
-    settings["read_noise"] = trains.read_noise
-    offset, middle, unit = place.offset, place.middle, place.unit
+def _settings(fit: Fit, seen: Seen, level: float) -> dict[str, Any]:
+    settings: dict[str, Any] = pulses.cell(fit, pulses.reached(seen.trains), level)
+    settings["read_noise"] = seen.trains.read_noise
+    offset, middle, unit = seen.place.offset, seen.place.middle, seen.place.unit
     if offset.any():
         reference = {"mean": -float(offset.mean()), "std": float(offset.std())}
         settings["reference"] = {"_target_": "hwtrain.sim.pulsed.Reference", **reference}
-    if (middle, unit) != (0.0, 1.0):
+    if (middle, unit) != (0.0, 1.0) or seen.named:
         low, high = (middle + unit * (settings[end] + float(offset.mean())) for end in ("w_min", "w_max"))
         settings = {"_target_": "hwtrain.sim.composite.Scaled", "cell": settings, "low": low, "high": high}
+        settings["unit"] = seen.named
     return settings
 
 

@@ -454,11 +454,12 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
     window = (spec.high - spec.low) / spec.step if spec.step and math.isfinite(spec.high - spec.low) else math.inf
     far = int(min(max(WINDOWS * window, TRAIN), pulses // 4))
     most = min((measurements - rest) // 4 - 1, NUMBERS // (4 * spec.size))
+    few = (
+        f"the answer to pulses takes more than {pulses} pulses and {measurements} readings: raise "
+        "characterise.pulses or characterise.measurements"
+    )
     if min(far, most) < 8:
-        done.skipped["trains"] = (
-            f"the answer to pulses takes more than {pulses} pulses and {measurements} readings: raise "
-            "characterise.pulses or characterise.measurements"
-        )
+        done.skipped["trains"] = few
         return
     looks: list[Command] = [Read()] * rest
     if (readings := bench.ask("still", looks)) is not None:
@@ -469,7 +470,7 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
         both = [pulsed(bench, "pilot", far, 1, up) for up in (True, False)]
         seen = [levels for levels in both if levels is not None]
         crossings = [_crossing(levels, 0.5) for levels in seen]
-        far = min(far, max(3 * max(_crossing(levels, 0.9) for levels in seen), 8))
+        far = min(far, max(3 * max((_crossing(levels, 0.9) for levels in seen), default=far), 8))
     block = -(-far // min(TRAIN, most))
     count = far // block
     left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
@@ -479,6 +480,9 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
         if (levels := pulsed(bench, "trains", count, block, number % 2 == 0)) is None:
             break
         found.append(levels[..., None, :, :])
+    if len(found) < 2:  # what breaks have cost is spent, too
+        done.skipped["trains"] = few
+        return
     _keep(done, "trains", found, -3, block=block, ups=np.arange(len(found)) % 2 == 0)
     if len(crossings) == 2 and block == 1:
         left = pulses - bench.spent[1] + spent[1], measurements - rest - bench.spent[0] + spent[0]
@@ -488,14 +492,15 @@ def trains(bench: Bench, ground: Ground, done: Measured, measurements: int, puls
 def _wander(bench: Bench, ground: Ground, done: Measured, crossings: tuple[int, int], pulses: int) -> None:
     """Pulses that turn back at random, by each parameter on its own, so that both directions are seen from everywhere.
 
-    `wander` (..., n + 1, p) are readings, one after each pulse, and `ways` (..., n, p) whether it led up.
+    `wander` (..., k, n + 1, p) are readings before the first pulse and after each, and `ways` (..., k, n, p) whether it
+    led up; k times over, so that pulses of which nobody knows how many came, before a break, lie between.
     """
     turn = 2 / (1 + np.array(crossings[::-1]))  # half a crossing each way, on average: of pulses down, and up
     up = np.ones((*bench.spec.replicas, bench.spec.size), bool)
     found: list[Array] = []
     ways: list[Array] = []
     for first in range(0, pulses - TRAIN, TRAIN):
-        commands: list[Command] = [] if found else [Read()]
+        commands: list[Command] = [Read()]
         part = []
         for at in range(first, first + TRAIN):
             turns = draws.uniform(draws.derive(ground.seed, "wander"), at, bench.spec.size)
@@ -504,10 +509,10 @@ def _wander(bench: Bench, ground: Ground, done: Measured, crossings: tuple[int, 
             commands += [Pulse(np.where(up, 1, -1)), Read()]
         if (readings := bench.ask("wander", commands)) is None:
             break
-        found.append(_levels(readings))
-        ways.append(np.stack(part, axis=-2))
-    _keep(done, "wander", found, -2)
-    _keep(done, "ways", ways, -2)
+        found.append(_levels(readings)[..., None, :, :])
+        ways.append(np.stack(part, axis=-2)[..., None, :, :])
+    _keep(done, "wander", found, -3)
+    _keep(done, "ways", ways, -3)
 
 
 def pulsed(bench: Bench, name: str, count: int, block: int, up: bool) -> Array | None:

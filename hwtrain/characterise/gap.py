@@ -274,13 +274,18 @@ def _settings(folder: Path) -> DictConfig:
 def _cells(path: Path) -> DictConfig:
     """A device that is pulsed, with the cell of a YAML file."""
     node = _device(config.conf_dir() / "device" / "cells.yaml")
-    node.cell = OmegaConf.load(path)
+    node.cell = _loaded(path)
+    if "_target_" not in node.cell:
+        raise ConfigError(f"{path} describes no cell: it has no _target_")
+    table = path.absolute().parent.parent.parent / f"{path.stem}.npz"
+    if "path" in node.cell and table.exists():  # also of a run folder that was moved
+        node.cell.path = str(table)
     node.programming = None
     return node
 
 
-def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
-    """A YAML file of a device, with what its `defaults` name."""
+def _loaded(path: Path) -> DictConfig:
+    """What a YAML file of a device or a cell holds."""
     try:
         own = OmegaConf.load(path)
     except OSError as error:
@@ -291,6 +296,12 @@ def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} describes no device: it is a list. Name a run folder or a device's YAML file")
+    return own
+
+
+def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
+    """A YAML file of a device, with what its `defaults` name."""
+    own = _loaded(path)
     node: Any = OmegaConf.create({})
     names = own.pop("defaults", ["_self_"])
     for name in [*names, *([] if "_self_" in names else ["_self_"])]:

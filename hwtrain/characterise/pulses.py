@@ -38,6 +38,7 @@ SOFT = 0.85  # share of a step at 0 that is gone at the ends of what was seen, w
 LIVELY = 0.25  # correlation of levels at a bound, from which on pulses still move parameters there
 STILL = 0.15  # of the steps on the way: the slower at the end of a train, the nearer a bound
 ITERATIONS = 30
+UNSEEN = 100.0  # times itself: a noise whose interval ends beyond is asked whether it is seen at all
 TINY = 1e-5  # relative difference for a derivative
 LOUD = 12.0  # log-likelihood may gain by this much from one reading at most; keeps an outlier from ruling
 
@@ -325,14 +326,21 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
         for one, wide in zip(noises, np.minimum(norm.ppf((1 + level) / 2) * shared, 99.0), strict=True)
     )
 
-    def likely(write: float) -> float:
-        return float(_likelihood(*filtered(values[None], np.array([[noises[0], write]])))[0].sum())
+    def likely(which: int, noise: float) -> float:
+        other = np.where(np.arange(2) == which, noise, noises)
+        return float(_likelihood(*filtered(values[None], other[None]))[0].sum())
 
-    if likelihood - likely(-40.0) < SURE:
-        most = float(noises[1])
-        while likelihood - likely(most) < chi2.ppf(level, 1) / 2:
+    def bound(which: int, top: float) -> float:
+        most = float(noises[which])
+        while top - likely(which, most) < chi2.ppf(level, 1) / 2:
             most += math.log(2)
-        write = Interval(0.0, 0.0, math.exp(most))
+        return math.exp(most)
+
+    if likelihood - likely(1, -40.0) < SURE:
+        write = Interval(0.0, 0.0, bound(1, likelihood))
+    here = likely(0, float(noises[0]))
+    if pulse.high > UNSEEN * pulse.value and here - likely(0, -40.0) < SURE:
+        pulse = Interval(0.0, 0.0, bound(0, here))
     return Fit(name, name, fitted, wrong, pulse, write, kind, low, high, float(likelihood - penalty), curve, ahead)
 
 

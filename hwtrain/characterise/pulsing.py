@@ -40,8 +40,11 @@ def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
     trains = replace(trains, levels=trains.levels - offset[:, None, None])
     moved = chosen[moves]
     read = np.moveaxis(chip.data["trains"], -1, 0)[moved]
-    walks = (chip.data["wander"].T[moved], chip.data["ways"].T[moved]) if "wander" in chip.data else None
-    like = nearest(Seen(trains, Place(offset, middle, unit), read, walks, reading.value), level)
+    walks = None
+    if "wander" in chip.data:
+        wander, ways = (np.moveaxis(chip.data[name], -1, 0)[moved] for name in ("wander", "ways"))
+        walks = wander, ways
+    like = nearest(Seen(trains, Place(offset, middle, unit), read, walks, reading.value, spec.unit), level)
     share = result[1].estimate
     stuck = share.value if share is not None and share.is_seen else 0.0
     return [*result, *_numbers(like.fit, trains, offset, middle, unit, chip), *_cell(like, stuck, len(moved))]
@@ -94,14 +97,16 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
     (up, up_error), (down, down_error) = pulses.steps(fit)
     first, second = (pulses.average(each, level).times(unit) for each in (up, down))
     uneven = pulses.asymmetry(up, down, level)
-    more = "up" if uneven.value >= 0 else "down"
+    more, share = "up", uneven
+    if uneven.value < 0:
+        more, share = "down", Interval(-uneven.value, -uneven.high, -uneven.low)
     where = "at level 0" if not offset.any() else "in the middle of its range"
     where = "on average over its range" if fit.name == "piecewise" else where
     says = f"A pulse up moves a parameter by {stated(first)}{chip.unit} {where}."
     result = [Finding("pulse_up", says, first, what, fit.name, basis=many)]
     says = f"A pulse down moves it by {stated(second)}{chip.unit}."
     result.append(Finding("pulse_down", says, second, what, fit.name, basis=many))
-    says = f"Steps {more} are the larger; the others are smaller by a share of {stated(uneven)}."
+    says = f"Steps {more} are the larger; the others are smaller by a share of {stated(share)}."
     result.append(Finding("pulse_asymmetry", says, uneven, "relative", basis=many))
     says = f"From pulse to pulse steps differ by {percent(fit.noise)}."
     result.append(Finding("pulse_noise", says, fit.noise, "relative", fit.kind, basis=count))
@@ -141,9 +146,15 @@ def _cell(like: Like, stuck: float, basis: int) -> list[Finding]:
     name = like.fit.name
     if math.isinf(like.off):
         return [Finding("cell", f"{like.why}.".capitalize(), verdict="none", basis=basis)]
-    says = f"The steps are {'piecewise linear' if name == 'piecewise' else f'those of the {name} law'}."
+    law = "piecewise linear" if name == "piecewise" else f"those of the {name} law"
     if like.table is not None:
-        says, name = "No law describes the steps; they are drawn from a table.", "table"
+        name = "table"
+        says = "No law describes the steps; they are drawn from a table."
+        says = f"{says} What is said of them above is by the nearest: {law}."
+    elif like.is_like:
+        says = f"The steps are {law}."
+    else:
+        says = f"No law describes the steps; the nearest are {law}."
     settings = with_stuck(like.settings, stuck)
     result = [Finding("cell", says, verdict=name, basis=basis, settings=settings, table=like.table)]
     off = f"Simulated again, its mean level is {like.off:.1%} of the range off"

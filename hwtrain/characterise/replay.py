@@ -72,17 +72,17 @@ def table(levels: Array, wander: Array, ways: Array, read_noise: float) -> Table
 
     Args:
         levels: as in `residual`, with a block of 1.
-        wander: readings under pulses that turned back at random, (d, n + 1).
-        ways: whether they led up, (d, n).
+        wander: readings under pulses that turned back at random, (d, k, n + 1).
+        ways: whether they led up, (d, k, n).
         read_noise: standard deviation of a reading.
     """
     up = np.broadcast_to(np.arange(levels.shape[1])[:, None] % 2 == 0, (levels.shape[1], levels.shape[2] - 1)).ravel()
     return joined(
         [
             table_from_steps(
-                np.concatenate([train[:, :-1].ravel(), walk[:-1]]),
-                np.concatenate([train[:, 1:].ravel(), walk[1:]]),
-                np.concatenate([up, way]),
+                np.concatenate([train[:, :-1].ravel(), walk[:, :-1].ravel()]),
+                np.concatenate([train[:, 1:].ravel(), walk[:, 1:].ravel()]),
+                np.concatenate([up, way.ravel()]),
                 read_noise=read_noise,
             )
             for train, walk, way in zip(levels, wander, ways, strict=True)

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hwtrain import config
 from hwtrain.characterise.chip import Finding, stated
 from hwtrain.characterise.estimates import Interval
 from hwtrain.characterise.recommend import Advice
 from hwtrain.core import DeviceSpec
 from hwtrain.sim.networks import Network
+from hwtrain.start import Uniform
 
 NOT_PULSED = "the answer to pulses was not measured, or no parameter follows them"
 NOT_A_TWIN = "a twin needs the layers of the device, which names none; say network=... with as many parameters"
@@ -105,9 +107,26 @@ def cell(found: Mapping[str, Finding], spec: DeviceSpec, path: Path) -> str | No
     ]
     lines += [f"# {finding.says}" for name, finding in found.items() if name.startswith("pulse_")]
     lines += [f"# {found[name].says}" for name in ("lower_bound", "upper_bound") if found[name].verdict]
+    if one.table is not None:
+        lines.append("# The table is a file of the run folder; where that is moved to, say so in path.")
     place = {} if one.table is None else {"path": str(path.absolute())}
     text: str = yaml.safe_dump(_rounded({**one.settings, **place}), sort_keys=False, default_flow_style=None)
     return "\n".join(lines) + "\n" + text
+
+
+def start_within(text: str, words: Sequence[str]) -> list[str]:
+    """Words by which training starts within the range of a cell, where it would not: in its middle half.
+
+    Args:
+        text: `device/cell/NAME.yaml`.
+        words: of the command line; what they say of the start is left as it is.
+    """
+    made = config.build(yaml.safe_load(text))
+    middle, quarter = (made.low + made.high) / 2, (made.high - made.low) / 4
+    usual = Uniform()
+    if any(word.startswith("algo.start") for word in words) or made.low <= usual.low < usual.high <= made.high:
+        return []
+    return [f"algo.start.low={middle - quarter:.3g}", f"algo.start.high={middle + quarter:.3g}"]
 
 
 def _rounded(node: Any) -> Any:

@@ -63,12 +63,12 @@ class Scaled(_Around):
         cell: the device.
         low: parameter for the low end of the device's nominal range.
         high: parameter for the high end.
+        unit: of parameters; "" for a plain number.
     """
 
     low: float = -1.0
     high: float = 1.0
-
-    unit = ""
+    unit: str = ""
 
     def __post_init__(self) -> None:
         checks.number("cell.low", self.low)

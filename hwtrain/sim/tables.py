@@ -130,6 +130,7 @@ def load_table(
     devices: Sequence[int] | None = None,
     read_noise: float = 0.0,
     stuck: Stuck | None = None,
+    unit: str = "S",
 ) -> Table:
     """A cell from an .npz file of look-up tables.
 
@@ -139,6 +140,7 @@ def load_table(
         devices: which of the n devices to copy; None is all.
         read_noise: noise of a reading, in the unit of the file.
         stuck: devices that never move; None is none.
+        unit: of the conductances, where they are no conductances.
 
     Raises:
         DataError: the file cannot be read, or an array is missing or of the wrong shape.
@@ -160,11 +162,11 @@ def load_table(
     if down.shape != up.shape:
         raise DataError(f"look-up table {path}: dg_down has the shape {down.shape}, dg_up {up.shape}; both need one")
     chosen = slice(None) if devices is None else list(devices)
-    return Table(g[chosen], cdf, np.stack([down[chosen], up[chosen]]), read_noise=read_noise, stuck=stuck)
+    return Table(g[chosen], cdf, np.stack([down[chosen], up[chosen]]), unit, read_noise, stuck)
 
 
 def save_table(path: Path, table: Table) -> None:
-    """Write the file that `load_table` reads; its noise of a reading and its stuck devices are not in it."""
+    """Write the file that `load_table` reads; its unit, noise of a reading and stuck devices are not in it."""
     down, up = table.change.astype(np.float32)
     made = io.BytesIO()
     np.savez_compressed(made, g=table.g, cdf=table.cdf, dg_down=down, dg_up=up)

@@ -17,6 +17,7 @@ from hwtrain.core import Can, Measure, Program, Reading, Sample, split
 from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError
+from hwtrain.limits import check
 from hwtrain.optimize import Descent
 from hwtrain.recorder import InMemory
 from hwtrain.sim.networks import Neurons, mlp
@@ -322,6 +323,13 @@ class TestPhysicsAware:
         true, _ = split(device._store._gain, state.layers)[0]
         clear = np.abs(matrix) > np.median(np.abs(matrix))
         assert np.mean(np.sign(gain[clear]) == np.sign(true[clear])) > 0.95
+
+    def test_starts_within_limits_that_are_no_float32(self):
+        device = Simulated(mlp([4, 3]), CrossEntropy(), low=-0.1, high=0.1)  # float32(0.1) is more
+        rule = PhysicsAware(eta=0.1, precision="single")
+        theta = rule.init(device.spec, SEED).theta
+        assert (np.abs(theta) > 0.0999).any()
+        check(device.spec, [Program(theta)])
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("model", "spread"), [("programmed", 0.5), ("fitted", 0.5), ("fitted", 1.0)])

@@ -1,16 +1,19 @@
 """The cell that characterising hands back comes where the readings came; where no law does, a table."""
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from hwtrain import config
 from hwtrain.characterise import cells, pulses, replay
 from hwtrain.characterise.cells import Place, Seen
 from hwtrain.characterise.pulses import Trains
 from hwtrain.devices.simulated import Simulated
+from hwtrain.sim.composite import Scaled
 from hwtrain.sim.laws import ConstantStep, LinearStep, SoftBounds
 from hwtrain.sim.networks import mlp
 from hwtrain.sim.pulsed import Pulsed
@@ -92,22 +95,46 @@ def test_where_no_law_leads_there_is_a_table(jumper):
             for cell in (found["cell"].table, jumping())
         ]
         assert steps[0] == pytest.approx(steps[1], rel=0.2)
-    assert found["cell"].settings == {"_target_": "hwtrain.sim.tables.load_table", "read_noise": 0.0}
+    assert found["cell"].settings == {"_target_": "hwtrain.sim.tables.load_table", "read_noise": 0.0, "unit": ""}
 
 
 def test_pulses_turn_back_at_random_and_by_the_seed(jumper, tmp_path):
     ways, walk = jumper.each["ways"], jumper.each["wander"]
-    assert ways.shape == (len(walk) - 1, 8)
-    moved = np.diff(walk, axis=0)
+    assert (len(walk), walk.shape[1] - 1, 8) == ways.shape and len(walk) > 1
+    assert np.array_equal(walk[1:, 0], walk[:-1, -1])  # of a device without noise: nothing happens in between
+    moved = np.diff(walk, axis=1)
     assert (moved[ways] >= 0).all()
     assert (moved[~ways] <= 0).all()
     assert 0.2 < ways.mean() < 0.8
-    assert all(len(np.unique(ways[:100, [0, other]], axis=0)) > 2 for other in range(1, 8))
+    assert all(len(np.unique(ways[0][:, [0, other]], axis=0)) > 2 for other in range(1, 8))
     again, _ = measured(Simulated(mlp([3, 2]), COST, cell=jumping()), tmp_path, 6000, 5000)
     assert np.array_equal(again.each["ways"], ways)
 
 
-def test_the_table_is_used_by_name(characterise, hwtrain, tmp_path):
+@pytest.mark.parametrize("law", [SoftBounds(), None], ids=["law", "table"])
+def test_the_cell_has_the_unit_of_the_device(law, tmp_path):
+    """Also where its range holds 0, as that of a voltage does."""
+    cell = jumping() if law is None else Pulsed(law=law, dw_min=0.05, dw_min_std=0.3, w_max=0.5, w_min=-0.5)
+    cell = Scaled(cell, cell.low, cell.high, "V")
+    (found,) = concluded(measured(Simulated(mlp([3, 2]), COST, cell=cell), tmp_path, 6000, 5000)[0])
+    one = found["cell"]
+    assert (one.table is None) == (law is not None)
+    if one.table is not None:
+        save_table(tmp_path / "table.npz", one.table)
+    place = {} if one.table is None else {"path": str(tmp_path / "table.npz")}
+    made = config.build({**one.settings, **place})
+    assert made.unit == "V"
+    assert (made.low, made.high) == pytest.approx((cell.low, cell.high), abs=0.1)
+
+
+def test_a_law_that_does_not_describe_the_steps_is_not_said_to(tmp_path):
+    """With too few pulses for a table; steps of this device are as no law's are."""
+    found = concluded(measured(Simulated(mlp([3, 2]), COST, cell=jumping()), tmp_path, 6000, 120)[0])[0]
+    assert found["cell_residual"].value > max(cells.WRONG, 2 * found["cell_chance"].value)
+    assert found["cell"].says.startswith("No law describes the steps; the nearest are ")
+
+
+def test_the_table_is_used_by_name(characterise, hwtrain, compare, tmp_path):
     save_table(tmp_path / "jumping.npz", jumping())
     (tmp_path / "own/device/cell").mkdir(parents=True)
     cell = {"_target_": "hwtrain.sim.tables.load_table", "path": str(tmp_path / "jumping.npz")}
@@ -118,13 +145,11 @@ def test_the_table_is_used_by_name(characterise, hwtrain, tmp_path):
     assert said.code == 0, said.err
     assert "No law describes the steps; they are drawn from a table." in said.out, said.out
     line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
-    trained = hwtrain(
-        *line.removeprefix("train the twin: python -m hwtrain ").split(),
-        "budget.steps=20",
-        "algo.start.low=-0.3",
-        "algo.start.high=0.3",
-    )
+    trained = hwtrain(*shlex.split(line.removeprefix("train the twin: python -m hwtrain ")), "budget.steps=20")
     assert trained.code == 0, trained.err
+    (tmp_path / "run").rename(tmp_path / "moved")
+    compared = compare(tmp_path / "moved")
+    assert compared.code == 0, compared.err
 
 
 @MEASURED

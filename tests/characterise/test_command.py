@@ -1,6 +1,7 @@
 """The command: what it says, what it leaves, and that what it leaves can be used at once."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -58,10 +59,48 @@ def test_preset_and_settings_are_used_at_once(characterise, hwtrain, tmp_path):
 
 
 def test_the_line_that_it_prints_trains_the_twin(characterise, hwtrain):
-    said = characterise(*NOISY, *SMALL)
+    said = characterise(*NOISY, *SMALL[:-1], "recorder.folder=run", "network.sizes=[2, 3, 1]")
     line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
-    words = line.removeprefix("train the twin: python -m hwtrain ").split()
+    words = shlex.split(line.removeprefix("train the twin: python -m hwtrain "))
+    assert not any(word.startswith("recorder") for word in words)  # or the readings would lie among those of training
     assert hwtrain(*words, "budget.steps=100", "hydra.run.dir=trained").code == 0
+
+
+def test_the_line_goes_with_own_words(characterise, hwtrain, tmp_path):
+    """A task and a start of the user's own, without which the twin is not what was measured."""
+    (tmp_path / "own/task").mkdir(parents=True)
+    (tmp_path / "own/task/mine.yaml").write_text("defaults: [xor, _self_]\n")
+    device = ("device.low=-0.3", "device.high=0.3", "device.cost_noise=1e-4", "network=xor_2_2_1")
+    start = ("algo.start.low=-0.2", "algo.start.high=0.2")
+    said = characterise("--config-dir", "own", "task=mine", *device, *start, *SMALL)
+    assert said.code == 0, said.err
+    line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
+    trained = hwtrain(*shlex.split(line.removeprefix("train the twin: python -m hwtrain ")), "budget.steps=20")
+    assert trained.code == 0, trained.err
+
+
+def test_the_lines_of_a_sweep_are_of_one_run_each(characterise, tmp_path):
+    small = ("characterise.measurements=500", "characterise.writes=20", "hydra.sweep.dir=sweep")
+    said = characterise("-m", "task=xor", "seed=1,2", "device.cost_noise=1e-4", *small)
+    assert said.code == 0, said.err
+    lines = [line.split() for line in said.out.splitlines() if line.startswith("train the twin: ")]
+    assert [f"seed={seed}" in line and "task=xor" in line for seed, line in enumerate(lines, 1)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words", "added"),
+    [
+        (-1.0, 1.0, [], []),
+        (0.0, 2.0, [], ["algo.start.low=0.5", "algo.start.high=1.5"]),
+        (0.0, 2.0, ["algo.start.low=1"], []),
+        (1e-6, 5e-6, [], ["algo.start.low=2e-06", "algo.start.high=4e-06"]),
+    ],
+)
+def test_training_starts_within_the_cell(low, high, words, added):
+    cell = {"_target_": "hwtrain.sim.pulsed.Pulsed", "law": {"_target_": "hwtrain.sim.laws.ConstantStep"}}
+    cell = {**cell, "dw_min": 0.1, "w_min": -1.0, "w_max": 1.0}
+    scaled = {"_target_": "hwtrain.sim.composite.Scaled", "cell": cell, "low": low, "high": high}
+    assert twin.start_within(yaml.safe_dump(scaled), words) == added
 
 
 @pytest.mark.slow
@@ -145,7 +184,10 @@ def test_a_function_of_the_user(characterise, tmp_path):
         (["characterise.mesurements=5"], "unknown key 'characterise.mesurements'. Did you mean 'measurements'?"),
         (["characterise.measurements=5"], "characterise.measurements must be a whole number of at least 500"),
         (["characterise.level=1.5"], "characterise.level must be"),
-        (["characterise.name=sim"], "characterise.name must be a word"),
+        (["characterise.name=a-b"], "characterise.name must be a word"),
+        (["characterise.name=sim"], "there is device=sim already"),
+        (["characterise.name=ecram"], "there is device/cell=ecram already"),
+        (["characterise.name=mgd2023_xor"], "there is experiment=mgd2023_xor already"),
         (["device=nothing"], "device=nothing is unknown"),
         (["device.cost_nois=1"], "unknown key 'device.cost_nois'. Did you mean 'device.cost_noise'?"),
         (["device.low=-1", "device.high=1", "characterise.high=3"], "is not within the range of 'sim', -1 to 1"),

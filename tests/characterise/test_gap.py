@@ -146,3 +146,9 @@ class TestPulsed:
         (tmp_path / "plain.yaml").write_text("defaults: [sim, _self_]\n")
         answer = compare(folder, tmp_path / "plain.yaml")
         assert answer.code == 2 and "takes no pulses" in answer.err
+        (tmp_path / "cell").mkdir()
+        (tmp_path / "cell/other.yaml").write_text("w_max: 1.0\n")
+        answer = compare(folder, tmp_path / "cell/other.yaml")
+        assert answer.code == 2 and "describes no cell: it has no _target_" in answer.err
+        answer = compare(folder, tmp_path / "cell/missing.yaml")
+        assert answer.code == 2 and "missing.yaml cannot be read: No such file" in answer.err

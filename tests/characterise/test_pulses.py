@@ -9,6 +9,7 @@ import yaml
 
 from hwtrain import config
 from hwtrain.characterise import experiments, pulses
+from hwtrain.characterise.bench import Bench
 from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError, LimitError
 from hwtrain.sim.cells import Stuck
@@ -126,6 +127,40 @@ def test_a_little_budget_measures_nothing_and_says_so(tmp_path):
     done, bench = measured(chips(PLANTED), tmp_path, 500, 20)
     assert "raise characterise.pulses" in done.skipped["trains"]
     assert bench.spent[1] == 0
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_breaks_have_cost_may_be_all(left, tmp_path, monkeypatch):
+    """Pulses of which nobody knows whether they came are spent: no pilot, and not both ways, is not measured."""
+    ask, trains = Bench.ask, []
+
+    def spent(self, name, commands):
+        trains.append(name == "trains")
+        return None if name == "pilot" or sum(trains) > left else ask(self, name, commands)
+
+    monkeypatch.setattr(Bench, "ask", spent)
+    cell = Pulsed(law=SoftBounds(), dw_min=0.05, w_max=1.0, w_min=-1.0)
+    (found,) = concluded(done := measured(chips(cell), tmp_path, 4000, 2000)[0])
+    assert "cell" not in found and "trains" not in done.each
+    assert "raise characterise.pulses" in done.skipped["trains"]
+
+
+@pytest.mark.parametrize(("planted", "larger"), [(0.25, "up"), (-0.25, "down")])
+def test_the_smaller_steps_are_said_to_be_so_much_smaller(planted, larger, tmp_path):
+    cell = Pulsed(law=ConstantStep(), dw_min=0.01, up_down=planted, w_max=1.0, w_min=-1.0)
+    (found,) = concluded(measured(chips(cell, sizes=(3, 2)), tmp_path, 2000, 800)[0])
+    one = found["pulse_asymmetry"]
+    assert one.value == pytest.approx(planted, abs=0.01)
+    assert one.says.startswith(f"Steps {larger} are the larger; the others are smaller by a share of 0.25")
+
+
+def test_noise_of_pulses_that_is_not_seen_has_a_bound_only(tmp_path):
+    """Ten pulses each way, of which each is read a third of a step off."""
+    cell = Pulsed(law=ConstantStep(), dw_min=0.002, w_max=1.0, w_min=-1.0, write_noise_std=0.3)
+    (found,) = concluded(measured(chips(cell), tmp_path, 2000, 40)[0])
+    noise = found["pulse_noise"].estimate
+    assert noise.value == noise.low == 0
+    assert 0.01 < noise.high < 1
 
 
 def test_where_pulses_lead_nobody_can_promise(tmp_path):

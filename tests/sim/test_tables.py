@@ -76,10 +76,10 @@ class TestTable:
 def test_saved_and_loaded(tmp_path):
     one = made()
     save_table(tmp_path / "table.npz", one)
-    again = load_table(str(tmp_path / "table.npz"), read_noise=0.5, stuck=Stuck(anywhere=0.1))
+    again = load_table(str(tmp_path / "table.npz"), read_noise=0.5, stuck=Stuck(anywhere=0.1), unit="V")
     assert np.array_equal(again.g, one.g)
     assert again.change == pytest.approx(one.change, rel=1e-6)
-    assert (again.read_noise, again.stuck) == (0.5, Stuck(anywhere=0.1))
+    assert (again.read_noise, again.stuck, again.unit) == (0.5, Stuck(anywhere=0.1), "V")
 
 
 def test_joined_tables_copy_the_devices_of_all():
