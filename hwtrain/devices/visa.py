@@ -166,7 +166,7 @@ class Wire:
         while True:
             left = until - time.monotonic()
             wait = max(min(left, SLICE if self._socket is not None else left), 1e-3)
-            if wait != self._waits:
+            if not wait <= self._waits <= 1.05 * wait:  # telling it takes time
                 self._guarded(setattr, self._instrument, "timeout", 1000 * wait)
                 self._waits = wait
             try:
