@@ -5,6 +5,11 @@ whose port is closed "opens", Nagle's delay stays on and its attribute cannot be
 a silent one by nothing but patience, a read that times out throws away what it had, and two threads that share a
 session read each other's answers without an error. Families of exceptions (VisaIOError, OSError, SerialException,
 plain Exception) become `PortLost` once the wire was open, and before that one sentence with the next move.
+
+Lines that carry messages, all but sockets and serial lines, mark a message's end themselves, so an answer may end
+without a terminator. HiSLIP (IVI-6.1) also numbers messages: the client discards answers to questions before the last,
+so nothing is cleared after a timeout. The device clear of pyvisa-py 0.8 fails when an answer or a notice of an
+interrupted query is on its way, and leaves the instrument waiting for the end of the clear, deaf to all else.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import sys
 import time
+import traceback
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +33,8 @@ from hwtrain.errors import ConfigError, ConnectError
 
 SLICE = 0.1  # longest wait at a time, after which a wire that has gone is noticed [s]
 PARITIES = ("none", "even", "odd")
+_OK, _TERMINATOR = constants.StatusCode.success, constants.StatusCode.success_termination_character_read
+_STREAMS = (pyvisa.resources.SerialInstrument, pyvisa.resources.TCPIPSocket)  # whose bytes know no messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +42,13 @@ class Address:
     """Where an instrument is, and how its line is set.
 
     Args:
-        resource: a VISA resource: TCPIP::host::port::SOCKET, TCPIP::host::INSTR, USB::..., ASRL/dev/ttyUSB0::INSTR.
+        resource: a VISA resource: TCPIP::host::port::SOCKET, TCPIP::host::hislip0::INSTR (HiSLIP; hislip0,port where
+            the port is not 4880), TCPIP::host::INSTR (VXI-11), USB::..., ASRL/dev/ttyUSB0::INSTR.
         backend: of pyvisa: "@py" is pyvisa-py, "" the system's own VISA, "file.yaml@sim" pyvisa-sim.
         terminator: what ends a message each way.
         baudrate: of a serial line [bits per second].
         parity: of a serial line: none, even or odd.
-        connect: how long opening may take [s].
+        connect: how long opening may take [s]; pyvisa-py gives HiSLIP 5 s whatever it is.
     """
 
     resource: str
@@ -74,8 +84,12 @@ class Wire:
         self._quiet = self._instrument.ignore_warning(constants.StatusCode.success_max_count_read)
         self._quiet.__enter__()  # as many bytes as were asked for are no reason to warn
         self._end = address.terminator.encode()[-1:]
-        self._socket = _socket_of(self._visa, self._session)
+        interface = _interface_of(self._visa, self._session)
+        self._socket = interface if isinstance(interface, socket.socket) else None
+        self._numbered = _is_hislip(interface)
+        self._messages = self._socket is None and not isinstance(self._instrument, _STREAMS)
         self._pending = b""
+        self._over = False  # has the message that was read come to its end?
         self._waits = 0.0  # the timeout that pyvisa has been told [s]
         self._instrument.set_visa_attribute(constants.ResourceAttribute.termchar, self._end[0])
         self._instrument.set_visa_attribute(constants.ResourceAttribute.termchar_enabled, True)
@@ -105,13 +119,13 @@ class Wire:
             sent += int(self._guarded(self._visa.write, self._session, data[sent:])[0])
 
     def line(self, seconds: float) -> bytes | None:
-        """What comes up to the next terminator, without it; None if it has not come within `seconds`.
+        """What comes up to the next terminator or the message's end, without it; None if it has not come in `seconds`.
 
         Raises:
             PortLost: the instrument has gone.
         """
         until = time.monotonic() + seconds
-        while self._end not in self._pending:
+        while self._end not in self._pending and not (self._over and self._pending):
             if not self._more(4096, until):
                 return None
         line, _, self._pending = self._pending.partition(self._end)
@@ -131,9 +145,9 @@ class Wire:
         return data
 
     def drop(self) -> int:
-        """Forget what has come and not been read; how many bytes. Where the interface has a device clear, send it."""
+        """Forget what has come and not been read; how many bytes. A device clear is sent where it helps: see above."""
         dropped, self._pending = len(self._pending), b""
-        if self._socket is None:
+        if self._socket is None and not self._numbered:
             with contextlib.suppress(PortLost):  # not every backend knows it; the next exchange tells a lost one
                 self._guarded(self._instrument.clear)
         while self._more(4096, time.monotonic()):
@@ -152,17 +166,21 @@ class Wire:
         while True:
             left = until - time.monotonic()
             wait = max(min(left, SLICE if self._socket is not None else left), 1e-3)
-            if wait != self._waits:
+            if not wait <= self._waits <= 1.05 * wait:  # telling it takes time
                 self._guarded(setattr, self._instrument, "timeout", 1000 * wait)
                 self._waits = wait
             try:
-                data = bytes(self._visa.read(self._session, count)[0])
+                got, status = self._visa.read(self._session, count)
+                data = bytes(got)
             except pyvisa.errors.VisaIOError as error:
                 if error.error_code != constants.StatusCode.error_timeout:
-                    raise PortLost(str(error)) from error
-                data = b""
+                    raise PortLost(_one_line(error)) from error
+                data, status = b"", None
             except Exception as error:  # OSError, SerialException, and what backends raise bare
-                raise PortLost(str(error)) from error
+                raise PortLost(_one_line(error)) from error
+            self._over = self._messages and (  # pyvisa-py's HiSLIP calls the end of a message a terminator
+                status == _OK or (status == _TERMINATOR and not data.endswith(self._end))
+            )
             self._pending += data
             if data:
                 return True
@@ -186,7 +204,7 @@ class Wire:
         try:
             return call(*arguments)
         except Exception as error:
-            raise PortLost(str(error)) from error
+            raise PortLost(_one_line(error)) from error
 
 
 def _opened(address: Address) -> Any:
@@ -200,6 +218,7 @@ def _opened(address: Address) -> Any:
             f"device.backend={address.backend!r} cannot be used: {_one_line(error)}. "
             "Install pyvisa-py with `pip install 'hwtrain[visa]'`, or set device.backend='' for the system's own VISA."
         ) from error
+    before = sys.exc_info()[1]  # where it is a connection lost that is made again
     more: dict[str, Any] = {}
     if address.resource.upper().startswith("ASRL"):
         more = {"baud_rate": address.baudrate, "parity": getattr(constants.Parity, address.parity)}
@@ -215,31 +234,52 @@ def _opened(address: Address) -> Any:
     except (ValueError, pyvisa.rname.InvalidResourceName) as error:  # no such interface, or a package missing for it
         raise ConfigError(_no_resource(address, error)) from error
     except Exception as error:
-        raise ConnectError(_nobody(address, error)) from error
+        raise ConnectError(_nobody(address, _cause(error, before))) from error
 
 
-def _socket_of(visa: Any, session: Any) -> socket.socket | None:
-    """The socket below a TCPIP SOCKET resource of pyvisa-py, which has the options that its attributes lack."""
+def _cause(error: BaseException, before: BaseException | None) -> BaseException:
+    """What began an error, after `before`. What pyvisa-py had opened until then, and left open, is let go of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while True:
+            traceback.clear_frames(error.__traceback__)
+            below = error.__cause__ or error.__context__
+            if below is None or below is before:
+                return error
+            error = below
+
+
+def _interface_of(visa: Any, session: Any) -> Any:
+    """What is below a resource of pyvisa-py, with options that its attributes lack; None of another backend."""
     try:
-        interface = visa.sessions[session].interface
+        return visa.sessions[session].interface
     except (AttributeError, KeyError, TypeError):
         return None
-    return interface if isinstance(interface, socket.socket) else None
+
+
+def _is_hislip(interface: Any) -> bool:
+    """Is it pyvisa-py's HiSLIP? Then what discards old answers is made to notice a connection closed within one."""
+    module = sys.modules.get("pyvisa_py.protocols.hislip")
+    if module is None or not isinstance(interface, module.Instrument):
+        return False
+    module.receive_flush = module.receive_exact  # type: ignore[attr-defined]  # its own would go round for ever
+    return True
 
 
 def _no_resource(address: Address, error: Exception) -> str:
     return (
         f"device.resource: {address.resource!r} cannot be used: {_one_line(error)}. Write it like "
-        "TCPIP::192.168.0.5::5025::SOCKET, TCPIP::192.168.0.5::INSTR or ASRL/dev/ttyUSB0::INSTR."
+        "TCPIP::192.168.0.5::5025::SOCKET, TCPIP::192.168.0.5::hislip0::INSTR, TCPIP::192.168.0.5::INSTR or "
+        "ASRL/dev/ttyUSB0::INSTR."
     )
 
 
-def _nobody(address: Address, error: Exception) -> str:
+def _nobody(address: Address, error: BaseException) -> str:
     return (
         f"nobody answers at {address.resource}: {_one_line(error)}. Is the instrument on and connected, does it listen "
         "there, and is no other program using it?"
     )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
