@@ -8,6 +8,10 @@ IEEE 488.2 gives every instrument a register that does nothing by itself, *ESE. 
 so an answer names its question (38), a restart shows (the register is 0 again, not the 37 of the message before), and
 an error that the instrument noted shows at once (*ESR?). What was not answered so is asked again: settings are
 absolute and readings change nothing, so saying a message twice does what saying it once does.
+
+*ESR? tells a thing once, and the next message hides that the register was 0. So where an answer was lost, the message
+is said again with a question for a second register, *SRE, which was set when the conversation began and which a restart
+clears.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ class Instrument:
         answers_to: what the answer must contain.
         tag: makes answers carry the number of their question, see the module; "" where nothing of the kind exists.
         tagged: what the answers to `tag` are, in order: esr, before, tag.
+        mark: sets to 1 what stays until a restart clears it, and what nothing else uses; "" where there is none.
+        marked: asks for it.
         error: asks for the oldest error; "" where it cannot say.
         fine: what the answer begins with where there is none.
         separator: between the commands of a message.
@@ -81,6 +87,8 @@ class Instrument:
     answers_to: str = ""
     tag: str = "*ESR?;*ESE?;*ESE {tag};*ESE?"
     tagged: tuple[str, ...] | list[str] = ("esr", "before", "tag")
+    mark: str = "*SRE 1"
+    marked: str = "*SRE?"
     error: str = ":SYST:ERR?"
     fine: str = "0"
     separator: str = ";"
@@ -181,6 +189,10 @@ class Talk:
     _wire: Wire | None = None
     _tag: int = 0
     _cut: bool = False  # may a block of the last message have been cut short?
+    _heard: int = 0  # tag of the message whose answer was judged last
+    _marks: set[int] = field(default_factory=set)  # tags of messages that have set the mark
+    _marked: bool = False
+    _doubt: bool = False  # have answers been lost that may have told of a restart?
     _said: set[int] = field(default_factory=lambda: set(range(256)))  # tags that the register may hold
     _turn: threading.RLock = field(default_factory=threading.RLock)  # one thread at a time: answers name no asker
 
@@ -242,9 +254,13 @@ class Talk:
             try:
                 with self._turn:
                     wire = self._open_wire()
-                    said = self._say(wire, units)
-                    got = self._hear(wire, said, answers, block, time.monotonic() + self.timeout + allow)
-                    if got is not None and sense(got):
+                    check = [self.instrument.marked] if self._doubt else []
+                    said = self._say(wire, [*units, *check])
+                    until = time.monotonic() + self.timeout + allow
+                    got = self._hear(wire, said, answers + len(check), block, until)
+                    if got is not None and check:
+                        got = self._checked(got)
+                    if got is not None and not self._doubt and sense(got):
                         return got
                     self.disturbances["repeated"] += 1
                     if time.monotonic() > began + self.patience:
@@ -277,7 +293,7 @@ class Talk:
 
     def messages(self, units: Sequence[str]) -> list[list[str]]:
         """Commands as messages that are not too long."""
-        room = self.instrument.longest - len(self.instrument.tag) - 8
+        room = self.instrument.longest - len(self.instrument.tag) - len(self.instrument.mark) - 16
         parts: list[list[str]] = [[]]
         length = 0
         for unit in units:
@@ -338,7 +354,10 @@ class Talk:
         facts = self.instrument
         self._tag = self._tag % 255 + 1
         tag = [facts.tag.format(tag=self._tag)] if facts.tag else []
-        data = (facts.separator.join([*units, *tag]) + facts.terminator).encode("latin-1")
+        mark = [facts.mark] if facts.tag and facts.mark and not self._marked else []
+        if mark:
+            self._marks.add(self._tag)
+        data = (facts.separator.join([*mark, *units, *tag]) + facts.terminator).encode("latin-1")
         self._said.add(self._tag)
         self._cut = any("#" in unit for unit in units)
         for part in data.splitlines(keepends=True) if facts.separator == "\n" else [data]:
@@ -405,15 +424,40 @@ class Talk:
         known = self._said
         if before not in known and before:
             return False
-        self._said = {said}
-        if before not in known or (status & POWER_ON and len(known) < 256):
-            self.disturbances["restarts"] += 1
-            raise Restarted(f"{self.address.resource}: the instrument has restarted")
-        if status & ERRORS and self.instrument.error and len(known) < 256:
+        begun = len(known) < 256
+        self._doubt |= begun and before != self._heard and self._marked
+        self._said, self._heard, self._marked = {said}, said, self._marked or said in self._marks
+        if before not in known or (status & POWER_ON and begun):
+            raise self._restarted()
+        if status & ERRORS and self.instrument.error and begun:
             (error,) = self.ask([self.instrument.error], 1)
             if not error.lstrip("+").startswith(self.instrument.fine):
                 raise DeviceError(f"{self.address.resource} refuses a command of {self.instrument.name!r}: {error}")
         return True
+
+    def _checked(self, got: list[str]) -> list[str] | None:
+        """The answers but for the last, which says whether the mark is there; None where that is garbled.
+
+        Raises:
+            Restarted: it is not.
+        """
+        *rest, mark = got
+        if mark.lstrip("+") not in ("0", "1"):
+            return None
+        if mark.lstrip("+") == "0":
+            raise self._restarted()
+        self._doubt = False
+        return rest
+
+    def _unmark(self) -> None:
+        self._marked = self._doubt = False
+        self._marks.clear()
+
+    def _restarted(self) -> Restarted:
+        """That it has; what it was told before is gone, the mark too."""
+        self.disturbances["restarts"] += 1
+        self._unmark()
+        return Restarted(f"{self.address.resource}: the instrument has restarted")
 
     def _again(self, why: PortLost, began: float) -> None:
         """Connect again, and say so.
@@ -431,6 +475,7 @@ class Talk:
             try:
                 self._wire = self.connect(self.address)
                 self._said = set(range(256))  # it may have gone through any of them
+                self._unmark()
                 self.synchronise(time.monotonic() + self.patience)
             except (PortLost, ConnectError) as error:
                 self.close()

@@ -42,7 +42,7 @@ class Instrument:
         )
         self.struck, self.received, self.beyond, self.settings = Counter(), [], [], 0
         self.keep, self.silent, self.largest_step = False, False, 0.0
-        self.messages = 0
+        self.messages = self.swallow = 0  # answers that get lost once their message is carried out
         self._power_on()
         self._old = b"0.123\n"
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -113,6 +113,9 @@ class Instrument:
         if name == "close":
             return False
         reply = (";".join(answers) + "\n").encode() if answers else b""
+        if self.swallow:
+            self.swallow -= 1
+            return True
         if name == "late":
             time.sleep(self.late)
         if name == "garble" and reply:
@@ -158,6 +161,8 @@ class Instrument:
         if found := re.fullmatch(r"\*SRE (\d+)", unit):
             self.sre = int(found[1])
             return None
+        if unit == "*SRE?":
+            return str(self.sre)
         if unit == "*ESE?":
             return str(self.ese)
         if unit == ":SYST:ERR?":

@@ -210,6 +210,24 @@ class TestTalk:
             talk.ask(["*IDN?"], 1)
         talk.close()
 
+    @pytest.mark.parametrize("lost", [1, 2, 5])
+    @pytest.mark.parametrize("question", [[], ["*IDN?"]])
+    def test_a_restart_is_said_though_the_answers_that_told_of_it_are_lost(self, box, lost, question):
+        """They have cleared the power-on bit and written the register that was 0."""
+        server = box()
+        talk = self.talk(server)
+        talk.open()
+        talk.ask([":SOUR1:VOLT 1.5", ":OUTP1 ON"], 0)
+        server._power_on()
+        server.swallow = lost
+        with pytest.raises(Restarted):
+            talk.ask(question, len(question))
+        assert talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"]
+        server.swallow = lost
+        assert talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"]
+        assert talk.disturbances["restarts"] == 1
+        talk.close()
+
     def test_a_refused_command_is_an_error_with_the_instruments_words(self, box):
         talk = self.talk(box())
         talk.open()
