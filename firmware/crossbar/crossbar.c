@@ -116,18 +116,21 @@ static int within(const crossbar_t *crossbar, float volts, float width) {
     return SCPI_OK;
 }
 
+int crossbar_bears(const crossbar_t *crossbar, uint32_t cell, uint32_t many) {
+    return !many || (many <= crossbar->limit_pulses && crossbar->config.pulses[cell] <= crossbar->limit_pulses - many);
+}
+
 /* So many pulses on a cell: up at `volts`, down at their negative. */
 static int pulses(crossbar_t *crossbar, const place_t *place, float volts, float width, int32_t count) {
     const crossbar_port_t *port = crossbar->config.port;
     uint32_t many = count < 0 ? 0u - (uint32_t)count : (uint32_t)count;
-    uint32_t *so_far = &crossbar->config.pulses[place->cell];
     if (!many)
         return SCPI_OK;
-    if (many > crossbar->limit_pulses || *so_far > crossbar->limit_pulses - many)
-        return SCPI_RANGE;
+    if (!crossbar_bears(crossbar, place->cell, many))
+        return SCPI_WORN;
     int error = judged(crossbar, port->select(port->context, place->tile, place->row, place->column));
     for (; !error && many; many--) {
-        ++*so_far;
+        crossbar->config.pulses[place->cell]++;
         crossbar->total++;
         crossbar->used++;
         error = judged(crossbar, port->pulse(port->context, count < 0 ? -volts : volts, width));
@@ -146,9 +149,10 @@ int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width,
     return pulses(crossbar, &place, volts, width, count);
 }
 
+/* Whatever goes wrong, all is made safe: cells half of which are moved must not be measured, nor left so. */
 int crossbar_move(crossbar_t *crossbar, uint32_t index, uint32_t signs, float siemens) {
     const crossbar_port_t *port = crossbar->config.port;
-    return judged(crossbar, port->perturb(port->context, index, signs, siemens));
+    return judged(crossbar, port->perturb(port->context, index, signs, siemens) ? -1 : 0);
 }
 
 /* Conductance of a cell [S]. */
@@ -277,6 +281,8 @@ static int run_once(scpi_t *scpi) {
         return error;
     crossbar->skip = number == crossbar->once;
     crossbar->once = number;
+    if (!crossbar->skip) /* what stands there is not of this message, should it be refused and its answer be lost */
+        crossbar->training.updates = crossbar->training.results = 0;
     return SCPI_OK;
 }
 
@@ -324,8 +330,8 @@ static int run_pulse_array(scpi_t *scpi) {
     for (uint32_t cell = 0; cell < cells; cell++) {
         int32_t count = count_at(data, cell);
         uint32_t many = (uint32_t)(count < 0 ? -count : count);
-        if (many > crossbar->limit_pulses || crossbar->config.pulses[cell] > crossbar->limit_pulses - many)
-            return SCPI_RANGE;
+        if (!crossbar_bears(crossbar, cell, many))
+            return SCPI_WORN;
     }
     crossbar->used = 0;
     for (uint32_t cell = 0; cell < cells && !error; cell++) {

@@ -47,7 +47,8 @@ typedef struct crossbar_port {
     int (*multiply)(void *context, uint8_t tile, const float *volts, float *amperes);
 
     /* Move cells 32 * index and the 31 behind it up by so much [S], down where a bit of `signs` is set, the first in the lowest,
-     * until told otherwise or all is made safe. Volatile: what pulses have made of them stays. NULL where nothing can. */
+     * until told otherwise or all is made safe. Volatile: what pulses have made of them stays. Whatever is not 0 is a failure of
+     * the hardware. NULL where nothing can. */
     int (*perturb)(void *context, uint32_t index, uint32_t signs, float siemens);
 } crossbar_port_t;
 
@@ -127,6 +128,9 @@ void crossbar_say_float(scpi_t *scpi, float value);
 
 /* May this drive: are outputs on, and a pulse within limits? */
 int crossbar_allows(const crossbar_t *crossbar, float volts, float width);
+
+/* May a cell get so many more pulses? */
+int crossbar_bears(const crossbar_t *crossbar, uint32_t cell, uint32_t many);
 
 /* So many pulses on a cell; the currents of all columns of a tile at the voltages of all rows. */
 int crossbar_give(crossbar_t *crossbar, uint32_t cell, float volts, float width, int32_t count);

@@ -1,5 +1,5 @@
-/* Lines of SCPI, sound, damaged and senseless, through the controller: no crash, no value out of the board's facts, nothing
- * driven while outputs are off, and the next sound question answered.
+/* Lines of SCPI, sound, damaged and senseless, through the controller, over hardware that fails at times: no crash, no value out
+ * of the board's facts, nothing driven while outputs are off, no perturbation left, and the next sound question answered.
  *
  *     fuzz [LINES] [SEED] */
 #include <stdio.h>
@@ -15,7 +15,7 @@ static uint8_t input[4096];
 static size_t given, taken;
 static char said[256];
 static size_t said_count;
-static uint32_t state = 1, clock_now;
+static uint32_t state = 1, clock_now, failures;
 
 static uint32_t random_below(uint32_t below) {
     state ^= state << 13;
@@ -40,13 +40,29 @@ static uint32_t millis(void *context) {
     return clock_now;
 }
 
-static void safe(void *context) { (void)context; model_safe(&model); }
-static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) { (void)context; return model_select(&model, t, r, c); }
-static int pulse(void *context, float v, float s) { (void)context; return model_pulse(&model, v, s); }
-static int read_cell(void *context, float v, float *i) { (void)context; return model_read(&model, v, i); }
-static int multiply(void *context, uint8_t t, const float *v, float *i) { (void)context; return model_multiply(&model, t, v, i); }
+/* Now and then hardware fails, or a converter is at its end. */
+static int failing(int code) {
+    if (!failures || random_below(failures))
+        return code;
+    return random_below(2) ? 1 : -1;
+}
 
-static int perturb(void *context, uint32_t n, uint32_t s, float g) { (void)context; return model_perturb(&model, n, s, g); }
+static void safe(void *context) { (void)context; model_safe(&model); }
+
+static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) {
+    (void)context;
+    return failing(model_select(&model, t, r, c));
+}
+
+static int pulse(void *context, float v, float s) { (void)context; return failing(model_pulse(&model, v, s)); }
+static int read_cell(void *context, float v, float *i) { (void)context; return failing(model_read(&model, v, i)); }
+
+static int multiply(void *context, uint8_t t, const float *v, float *i) {
+    (void)context;
+    return failing(model_multiply(&model, t, v, i));
+}
+
+static int perturb(void *context, uint32_t n, uint32_t s, float g) { (void)context; return failing(model_perturb(&model, n, s, g)); }
 
 model_t *model_of(crossbar_t *crossbar) {
     (void)crossbar;
@@ -77,6 +93,11 @@ static const char *const units[] = {
     ":XBAR:LEAR v,w,1,1,-1,1,1,b020;", ":XBAR:LEAR:COST?;:XBAR:LEAR?;",
     ":XBAR:TRA 1.5,1E-6,i,i,i,1,0.01,0,i,i,2,1,i,v,-1,1,b020;", ":XBAR:TRA 1.5,1E-6,0,i,i,1,0.01,0,4,2,i,2,i,v,-1,1,b080;",
     ":XBAR:TRA 1.5,1E-6,i,7,128,i,s,i,4,4,2,1,0,0.1,-1,1,b020;", ":XBAR:TRA? ;:XBAR:TRA:COST?;",
+    /* one that amplifies without end, and rates as wild */
+    ":MOD:TIL 4,3,4,3,4,3,4,2;:MOD:CELL 1,0,0.5,0,0,0,0,1,0,-1,0,1;:XBAR:NETW 1E-12,1E-3,1,0,i,0,i,0,0,0,0,0;",
+    ":XBAR:NETW:WISH b212;:XBAR:LEAR 1.5,1E-6,3E38,3E38,-1,1,1,b020;",
+    ":XBAR:TRA 1.5,1E-6,0,7,0,1,1E-9,0,4,2,4,1,1,3E38,-1,1,b040;:XBAR:NETW:WISH?;",
+    ":XBAR:TRA 1.5,1E-6,2,7,i,1,1E-9,0,4,2,2,1,1,3E38,-1,1,b040;:XBAR:NETW:WISH?;",
 };
 
 static size_t text(uint8_t *to, const char *from) {
@@ -137,6 +158,9 @@ static int poll(crossbar_t *crossbar) {
     while (crossbar_poll(crossbar))
         ;
     said[said_count] = 0;
+    for (uint32_t i = 0; i < (model.size + 31u) / 32u; i++)
+        if (model.moves[i] != 0.0f)
+            return 1; /* a perturbation is left */
     return !crossbar->on && model.driven; /* driven, though off */
 }
 
@@ -168,8 +192,9 @@ int main(int argc, char **argv) {
         taken = 0;
         given = line(input);
         clock_now += random_below(400);
+        failures = n % 4u ? 0 : 1u + random_below(200);
         if (poll(&crossbar) || model.unsafe) {
-            printf("line %lu: driven while off, or out of the board's facts\n", n);
+            printf("line %lu: driven while off, out of the board's facts, or a perturbation left\n", n);
             return 1;
         }
         if (n % 16u)

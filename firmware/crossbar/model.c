@@ -218,8 +218,12 @@ int model_read(model_t *model, float volts, float *amperes) {
 int model_multiply(model_t *model, uint8_t tile, const float *volts, float *amperes) {
     const crossbar_tile_t *size = &model->crossbar->config.tiles[tile];
     const uint32_t first = first_cell(model, tile);
+    const float most = model->crossbar->config.most_read_volts;
     int clipped = 0;
     model->driven = 1;
+    for (uint16_t row = 0; row < size->rows; row++)
+        if (!(volts[row] >= -most && volts[row] <= most))
+            model->unsafe++;
     for (uint16_t column = 0; column < size->columns; column++) {
         double sum = 0.0;
         for (uint16_t row = 0; row < size->rows; row++)

@@ -169,9 +169,12 @@ float hwt_array_pass(hwt_board_t *board, const hwt_layer_t *layer, const float *
     const uint16_t inputs = (uint16_t)(crossbar->config.tiles[tile].rows - 1u);
     const float reference = training->volts;
     float *volts = crossbar->config.vector, *amperes = volts + inputs + 1u, most = 1.0f;
-    for (uint16_t i = 0; i < inputs; i++)
+    for (uint16_t i = 0; i < inputs; i++) {
+        if (!is_finite(x[i]) && !session->error)
+            session->error = SCPI_DEVICE; /* of layers that amplify too much: no voltage stands for it */
         if (magnitude(x[i]) > most)
             most = magnitude(x[i]);
+    }
     for (uint16_t i = 0; i < inputs; i++) {
         float level = x[i] / most * reference;
         volts[i] = level > reference ? reference : level < -reference ? -reference : level; /* of rounding alone */
@@ -190,15 +193,12 @@ float hwt_array_pass(hwt_board_t *board, const hwt_layer_t *layer, const float *
 
 /* ---- pulses ---- */
 
-/* Those that are missing of a cell's wish. */
+/* Those that are missing of a cell's wish; none where a rate has made it no number. */
 static int32_t due(const session_t *session, uint32_t cell) {
     float missing = (session->config.theta[cell] - session->held[cell]) / session->crossbar->training.step;
+    if (missing != missing)
+        return 0;
     return (int32_t)(missing > MOST_PULSES ? MOST_PULSES : missing < -MOST_PULSES ? -MOST_PULSES : missing);
-}
-
-/* May a cell get so many? */
-static int bears(const crossbar_t *crossbar, uint32_t cell, uint32_t many) {
-    return !many || (many <= crossbar->limit_pulses && crossbar->config.pulses[cell] <= crossbar->limit_pulses - many);
 }
 
 /* Bring the cells near their wishes. Where one of them has had its pulses, none gets any. */
@@ -207,12 +207,14 @@ static int pay(session_t *session) {
     const uint32_t cells = crossbar_cells(crossbar);
     for (uint32_t cell = 0; cell < cells; cell++) {
         int32_t count = due(session, cell);
-        if (!bears(crossbar, cell, (uint32_t)(count < 0 ? -count : count)))
+        if (!crossbar_bears(crossbar, cell, (uint32_t)(count < 0 ? -count : count)))
             return SCPI_WORN;
     }
     for (uint32_t cell = 0; cell < cells; cell++) {
         int32_t count = due(session, cell);
-        int error = count ? crossbar_give(crossbar, cell, session->volts, session->width, count) : SCPI_OK;
+        int error = count ? crossbar_watch(crossbar) : SCPI_OK;
+        if (!error)
+            error = crossbar_give(crossbar, cell, session->volts, session->width, count);
         if (error)
             return error;
         session->held[cell] += (float)count * crossbar->training.step;
@@ -275,7 +277,9 @@ int crossbar_run_learn(scpi_t *scpi) {
             return SCPI_RANGE;
     if (crossbar->training.volts > crossbar->limit_read || !(how[4] < how[5]))
         return SCPI_RANGE;
-    if (batch > crossbar->config.memory_size || !length || length % 4u || length / 4u % (batch * stride(crossbar)))
+    if (batch > crossbar->config.memory_size / stride(crossbar))
+        return SCPI_TOO_MUCH;
+    if (!length || length % 4u || length / 4u % (batch * stride(crossbar)))
         return SCPI_ILLEGAL;
     for (uint32_t at = 0; at < length; at += 4u)
         if (!is_finite(crossbar_float(data + at)))
@@ -325,7 +329,7 @@ static int shaken(session_t *session, const shake_t *shake, const hwt_pattern_t 
             return error;
     }
     for (uint32_t cell = 0; shake->pulses && !back && cell < cells; cell++)
-        if (!bears(crossbar, cell, 2u * (uint32_t)shake->pulses))
+        if (!crossbar_bears(crossbar, cell, 2u * (uint32_t)shake->pulses))
             return SCPI_WORN;
     for (uint32_t cell = 0; shake->pulses && cell < cells; cell++) {
         int down = (int)(hwt_pattern_word(pattern, cell / 32u) >> (cell % 32u) & 1u);
@@ -421,7 +425,7 @@ int crossbar_run_train(scpi_t *scpi) {
     if ((error = begin(&session, crossbar, 2u * ticks, batch * stride(crossbar), hwt_nodes(network))) != 0 || crossbar->skip)
         return error;
     for (uint32_t cell = 0; cell < crossbar_cells(crossbar); cell++)
-        if (!bears(crossbar, cell, 2u * ticks * whole[PULSES]))
+        if (!crossbar_bears(crossbar, cell, 2u * ticks * whole[PULSES]))
             return SCPI_WORN;
     float baseline = 0.0f, modulation = 0.0f;
     int stale = 1, shown = 0; /* is the baseline out of date; do samples of the presentation stand there? */

@@ -40,7 +40,7 @@ from hwtrain.core import (
     normalised,
 )
 from hwtrain.costs import Cost, CrossEntropy, MeanSquaredError
-from hwtrain.devices.crossbar_blocks import Blocks, definite
+from hwtrain.devices.crossbar_blocks import Blocks, Unit, definite
 from hwtrain.devices.instruments import Instrument, Restarted, Talk
 from hwtrain.devices.own_training import Left, OwnTraining
 from hwtrain.devices.programming import SCHEMES, Programmed
@@ -54,11 +54,13 @@ from hwtrain.sim.pulsed import Pulsed
 
 _Result = TypeVar("_Result")
 _Inner = TypeVar("_Inner", bound=Device)
-_STOPPED = {  # what ends training by the controller
+_REFUSED = {  # what to do about it; settings are those of a run, which keeps them
+    -221: "Are its outputs off, since a message took longer than device.watchdog? Start a run with a longer one.",
+    -222: "Is a setting beyond what its board allows? It judges device.volts, width, read_volts, scale and step.",
     -223: "It has no memory for this: choose a smaller task.batch or algo.tau_theta. No pulse was given.",
-    -300: "A current was out of its converter's range. Updates before that stand: resume, which reads them.",
-    101: "A cell has had device.most_pulses. Updates before that stand: resume with more, which reads them.",
-    102: "It worked for longer than it may be without a host: choose a longer device.watchdog, and resume.",
+    -300: "A current was out of its converter's range. Start a run with a smaller device.read_volts.",
+    101: "A cell has had device.most_pulses. Start a run with more.",
+    102: "It worked for longer than it may be without a host. Start a run with a longer device.watchdog.",
 }
 _ACTIVATIONS = {"linear": 0, "sigmoid": 1, "tanh": 2, "relu": 3}  # that the controller computes
 BYTE = 2e-4  # allowed for each byte either way, work included [s]
@@ -324,9 +326,7 @@ class Crossbar:
         for unit in units:
             self._number += 1
             whole = [self._facts.once.format(once=self._number), unit.text, asked]
-            found.append(
-                self._explained(partial(self._numbers, whole, unit.results, BYTE * len(unit.text) + unit.seconds))
-            )
+            found.append(self._persistently(partial(self._trained, whole, unit)))
         wished = self._persistently(lambda: self._numbers([self._facts.wished], size + classes.size))
         holds = self._persistently(lambda: self._numbers([self._facts.holds], size))
         pulses = self._worn() - before
@@ -412,6 +412,8 @@ class Crossbar:
     def _persistently(self, work: Callable[[], _Result]) -> _Result:
         """Do the work, again after each lost connection; a controller that has lost its memory is another matter.
 
+        What it refuses comes with what to do about it.
+
         Raises:
             DeviceError: it has restarted; nobody knows what the last pulses became.
         """
@@ -430,7 +432,13 @@ class Crossbar:
                     ) from None
                 raise
 
-        return self._talk.steadily(awake)
+        try:
+            return self._talk.steadily(awake)
+        except DeviceError as error:
+            for code, note in _REFUSED.items():
+                if f": {code}," in str(error):
+                    error.add_note(note)
+            raise
 
     def _give(self, counts: Array) -> None:
         """Pulses, each once."""
@@ -468,7 +476,12 @@ class Crossbar:
         plain = all(layer.normalise == "none" and layer.activation in _ACTIVATIONS for layer in layers)
         if not facts.options or not plain:
             return Can(0)
-        (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
+        try:
+            (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.options], 1))
+        except DeviceError as error:
+            if ": -113," not in str(error):
+                raise
+            answer = ""  # an older controller, which does not know the question
         options, reach = answer.split(","), None
         if "PERTURB" in options and perturb_by != "pulses":
             (answer,) = self._talk.steadily(lambda: self._talk.ask([facts.reach], 1))
@@ -495,15 +508,17 @@ class Crossbar:
             can |= Can.TRAIN
         return can
 
-    def _explained(self, work: Callable[[], _Result]) -> _Result:
-        """Work in which the controller trains, persistently; where it stops, what to do about it."""
-        try:
-            return self._persistently(work)
-        except DeviceError as error:
-            for code, note in _STOPPED.items():
-                if f": {code}," in str(error):
-                    error.add_note(note)
-            raise
+    def _trained(self, units: Sequence[str], unit: Unit) -> Array:
+        """What a command of training has measured; where its answer was lost, the next one tells that it stopped."""
+        count, allow = unit.results, BYTE * (len(unit.text) + 4 * unit.results) + unit.seconds
+        (data,) = self._talk.ask(units, 1, sense=lambda answers: len(answers[0]) <= 4 * count, block=True, allow=allow)
+        if len(data) < 4 * count:
+            noted = "; ".join(self._talk.errors()) or "it notes no error"
+            raise DeviceError(
+                f"{self._talk.address.resource} stopped a block of training; {len(data) // 4} of {count} results "
+                f"stand. It notes: {noted}"
+            )
+        return _numbers_of(data)
 
     def _describe(self, wish: Array, held: Array) -> None:
         """Tell the controller of the network, and of where its parameters stand, unless it has left them there."""
@@ -526,8 +541,7 @@ class Crossbar:
         got = self._talk.ask(
             units, 1, sense=lambda answers: len(answers[0]) == 4 * count, block=True, allow=allow + BYTE * 4 * count
         )
-        numbers = np.frombuffer(got[0].encode("latin-1"), kind)
-        return numbers.astype(numbers.dtype.newbyteorder("="))
+        return _numbers_of(got[0], kind)
 
     def _conductances(self) -> Array:
         """Parameters as they are read, (p,)."""
@@ -692,6 +706,12 @@ def _begun(device: _Inner, wrapper: Callable[[_Inner], Programmed]) -> Device:
     except BaseException:
         device.close()
         raise
+
+
+def _numbers_of(block: str, kind: str = ">f4") -> Array:
+    """Those of a block that came, one character each byte."""
+    numbers = np.frombuffer(block.encode("latin-1"), kind)
+    return numbers.astype(numbers.dtype.newbyteorder("="))
 
 
 def _layers(network: Network) -> str:

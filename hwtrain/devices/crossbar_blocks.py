@@ -16,9 +16,11 @@ from hwtrain.errors import CapabilityError, LimitError
 from hwtrain.sim.networks import Network
 
 TICKS = 256  # of training in one command, if a window is not longer
+WINDOW = 65535  # ticks of one, of a presentation and of a perturbation
 HEADER = 400  # bytes of a message beside its block, or fewer
 PASS = 1e-6  # for each parameter that a sample passes [s]
 PULSE = 20e-6  # beside its width [s]
+LINE = 1e-4  # for each byte of samples on a line of 115 200 baud [s]
 PULSES = 10  # of a cell in one update, hardly ever more
 
 
@@ -89,7 +91,8 @@ class Blocks:
             )
         rows = self._rows(block)
         most = self._room("samples of an update", 4 * block.batch * rows.shape[1])
-        most = min(most, self._unheard(self._seconds(3 * block.batch, PULSES)))
+        each = self._seconds(3 * block.batch, PULSES)  # of an update
+        most = min(most, self._unheard(each + LINE * 4 * block.batch * rows.shape[1]))
         rate, readout = _single("a learning rate", np.array([block.rate, block.readout_rate]))
         low, high = inside(block.low, block.high)
         units: list[Unit] = []
@@ -106,7 +109,7 @@ class Blocks:
                 batch=block.batch,
                 block=definite(part.astype(">f4").tobytes()),
             )
-            units.append(Unit(text, updates, updates * self._seconds(3 * block.batch, PULSES)))
+            units.append(Unit(text, updates, updates * each))
         return units
 
     def _ticks(self, block: Train) -> list[Unit]:
@@ -117,9 +120,16 @@ class Blocks:
                 f"{self.name!r} cannot make {type(ticks.perturbation).__name__} perturbations by itself. Use "
                 "algo/perturbation=rademacher or walsh, or algo.on_device=false. Nothing was sent."
             )
+        for name, held in {"tau_theta": window, "tau_x": tau_x, "tau_p": code.hold}.items():
+            if held > WINDOW:
+                raise LimitError(
+                    f"algo.{name}={held}: {self.name!r} counts to {WINDOW}. Choose a smaller one, or "
+                    "algo.on_device=false. Nothing was sent."
+                )
         pulses = self._pulses(code.amplitude)
         rows = rows.reshape(-1, block.batch, rows.shape[1])
         most, start = self._room("samples of a presentation", 4 * rows[0].size), block.presentations.start
+        most = min(most, self._unheard(LINE * 4 * rows[0].size))
         (rate,) = _single("a learning rate", np.array([block.rate]))
         low, high = inside(block.low, block.high)
         each = self._seconds(2 * window * block.batch, 2 * window * pulses + PULSES)  # of a window

@@ -210,7 +210,7 @@ class Talk:
             except PortLost as error:
                 with contextlib.suppress(Restarted):
                     self._again(error, time.monotonic())
-            self._forget_errors()
+            self.errors()  # those that were there before are no business of ours
             if not facts.identify:
                 return ""
             (name,) = self.steadily(lambda: self.ask([facts.identify], 1))
@@ -336,13 +336,16 @@ class Talk:
             self._wire.close()
             self._wire = None
 
-    def _forget_errors(self) -> None:
-        """Errors that were there before are no business of ours."""
+    def errors(self) -> list[str]:
+        """Those that the instrument has noted, oldest first; it forgets them."""
         facts = self.instrument
+        found: list[str] = []
         for _ in range(OLD_ERRORS if facts.error else 0):
             (error,) = self.steadily(lambda: self.ask([facts.error], 1))
             if error.lstrip("+").startswith(facts.fine):
-                return
+                break
+            found.append(error)
+        return found
 
     def _open_wire(self) -> Wire:
         if self._wire is None:
@@ -383,9 +386,11 @@ class Talk:
             if got is None:
                 self.disturbances["late"] += 1
                 return None
-            tail = dict(zip(tags, got[answers:], strict=False))
-            whole = len(got) == answers + len(tags) and all(map(_SMALL.fullmatch, tail.values()))
-            if whole and (not tail or int(tail["tag"]) == said) and self._judge(tail, said):
+            found = min(len(got) - len(tags), answers)  # a question that is refused has no answer
+            tail = dict(zip(tags, got[max(found, 0) :], strict=False))
+            whole = len(got) == found + len(tags) and (found == answers or (found >= 0 and bool(tail)))
+            whole = whole and all(map(_SMALL.fullmatch, tail.values()))
+            if whole and (not tail or int(tail["tag"]) == said) and self._judge(tail, said) and found == answers:
                 return got[:answers]
             self.disturbances["stale or garbled"] += 1
             if not skip:
@@ -395,11 +400,18 @@ class Talk:
         """One message's answers, cut apart; None after silence."""
         facts = self.instrument
         first: list[str] = []
+        begun = b""
         if block:
-            data = _block(wire, until)
-            if data is None:
+            head = wire.exactly(2, max(until - time.monotonic(), 0.0))
+            if head is None:
                 return None
-            first, wanted = [data], wanted - 1
+            if head[:1] == b"#":
+                data = _block(wire, head, until)
+                if data is None:
+                    return None
+                first, wanted = [data], wanted - 1
+            else:
+                begun = head  # of the next answer: the question was refused
         lines = 1 if facts.answer_separator not in "\r\n" else wanted
         parts: list[str] = []
         for _ in range(lines):
@@ -407,9 +419,9 @@ class Talk:
             if line is None:
                 return None
             self.traffic["bytes received"] += len(line) + 1
-            text = line.decode("latin-1")
+            text, begun = (begun + line).decode("latin-1"), b""
             parts += [part.strip() for part in (_cut(text, facts.answer_separator) if lines == 1 else [text])]
-        if block:
+        if first:
             parts = parts[1:] if parts and not parts[0] else parts
         return first + parts
 
@@ -501,8 +513,8 @@ def _cut(text: str, separator: str) -> list[str]:
     return parts
 
 
-def _block(wire: Wire, until: float) -> str | None:
-    """The bytes of a definite block, one character each; None where it does not come.
+def _block(wire: Wire, head: bytes, until: float) -> str | None:
+    """The bytes of a definite block behind its first two, one character each; None where it does not come.
 
     Raises:
         ProtocolError: an indefinite block, which ends nowhere on a stream; or no block.
@@ -512,12 +524,11 @@ def _block(wire: Wire, until: float) -> str | None:
         data = wire.exactly(count, max(until - time.monotonic(), 0.0))
         return None if data is None else data.decode("latin-1")
 
-    head = take(2)
-    if head is None or head[0] != "#" or not head[1].isdigit():
+    if not head[1:].isdigit():
         return None
-    if head[1] == "0":
+    if head[1:] == b"0":
         raise ProtocolError("an indefinite block (#0) came, of which nobody knows the end; use definite blocks")
-    length = take(int(head[1]))
+    length = take(int(head[1:]))
     if length is None or not length.isdigit():
         return None
     return take(int(length))

@@ -195,7 +195,7 @@ class TestOwnLimits:
     def test_a_cell_gets_no_more_pulses_than_it_may(self, inst):
         inst.write("*CLS;*RST;:XBAR:LIM:PULS 10;:OUTP ON;:XBAR:PULS 0,1,1,1.5,1e-6,8")
         inst.write("XBAR:PULS 0,1,1,1.5,1e-6,3")
-        assert inst.query("SYST:ERR?").startswith("-222,")
+        assert inst.query("SYST:ERR?").startswith("101,")
         assert inst.query("XBAR:COUN?") == "8,8,0"
 
     def test_nothing_is_driven_while_outputs_are_off(self, inst):
@@ -354,8 +354,9 @@ class TestWriting:
     def test_a_limit_of_pulses_is_kept_by_the_firmware(self, make):
         device = make(most_pulses=50)
         device.execute([Pulse(np.full(NETWORK.size, 50))])
-        with pytest.raises(DeviceError, match="-222"):
+        with pytest.raises(DeviceError, match="101,") as refused:
             device.execute([Pulse(np.full(NETWORK.size, 1))])
+        assert "Start a run with more" in refused.value.__notes__[0]
         assert device.pulses()[1] == 50
 
 
@@ -406,6 +407,15 @@ class Proxy:
 
 
 class TestDisturbed:
+    def test_a_question_that_is_refused_is_not_asked_until_patience_ends(self, make):
+        """A block does not come then, but what is behind it does, and tells the error."""
+        device = make()
+        for question in ("XBAR:READ:ARR?", "XBAR:READ? 0,0,0"):
+            with pytest.raises(DeviceError, match=r'refuses a command .*-221,"Settings conflict"'):
+                device._talk.ask([question], 1, block="ARR" in question)
+        assert not device.counts()["disturbances"]
+        device.execute([Read()])
+
     def test_pulses_are_given_once_whatever_the_line_does(self, make):
         calm = make()
         emulator = Emulator("host", "system", program="crossbar")

@@ -1,6 +1,7 @@
 """Training by the crossbar controller itself: the rule, its pulses, its limits, and what a bad line makes of it."""
 
 import contextlib
+import dataclasses
 import time
 
 import numpy as np
@@ -262,8 +263,42 @@ class TestMonoForward:
         device = make(model=IDEAL, most_pulses=650)
         with pytest.raises(DeviceError, match=r"101.*A cell has had its pulses") as stopped:
             device.execute([Program(begin(NETWORK.size)), lesson(200)])
-        assert "resume with more" in stopped.value.__notes__[0]
+        assert "Start a run with more" in stopped.value.__notes__[0]
         assert 600 < counts(device).max() <= 650
+
+    def test_a_block_that_stopped_is_told_though_its_answer_is_lost(self, make, monkeypatch):
+        """The next answer has fewer results, and the reason has not been asked for yet."""
+        device = make(model=IDEAL, most_pulses=650)
+        device.execute([Program(begin(NETWORK.size))])
+        talk = device._trainable._talk
+        say, answers, asked, lost = talk._say, talk._answers, [], []
+
+        def losing(wire, wanted, block, until):
+            got = answers(wire, wanted, block, until)
+            if asked[-1].startswith(":XBAR:ONCE") and not lost:
+                lost.append(got)
+                return None
+            return got
+
+        def noting(wire, units):
+            asked.append("".join(units[:1]))
+            return say(wire, units)
+
+        with monkeypatch.context() as patch:
+            for name, function in {"_answers": losing, "_say": noting}.items():
+                patch.setattr(type(talk), name, staticmethod(function))
+            with pytest.raises(
+                DeviceError, match=r"stopped a block .* of \d+ results stand. It notes: 101,"
+            ) as stopped:
+                device.execute([lesson(200)])
+        assert len(lost) == 1 and "Start a run with more" in stopped.value.__notes__[0]
+
+    def test_an_older_controller_is_one_that_does_not_train(self, make):
+        """It does not know the question, says so at once, and goes on as before."""
+        device = make(instrument=dataclasses.replace(facts(), options=":XBAR:OPTions?"))
+        assert not device.spec.can & (Can.LEARN | Can.TRAIN)
+        assert "repeated" not in device.counts()["disturbances"]
+        device.execute([Program(begin(NETWORK.size)), Read()])
 
 
 def ticks(count=24, tau_theta=4, batch=2, tau_x=4, baseline="shared", amplitude=0.05, rate=0.4, **code):
@@ -340,6 +375,8 @@ class TestGradientDescent:
             make(scale=4e-4).execute([ticks(amplitude=0.06)])
         with pytest.raises(LimitError, match="cannot make Sequential perturbations by itself"):
             device.execute([ticks(formula=Sequential(amplitude=5 * STEPS.step))])
+        with pytest.raises(LimitError, match=r"algo.tau_theta=65536: 'crossbar' counts to 65535"):
+            device.execute([ticks(65536, 65536, tau_x=65536, amplitude=STEPS.step)])
         with pytest.raises(
             LimitError, match="samples of a presentation of 16000 bytes; a message to 'crossbar' has room"
         ):
@@ -354,6 +391,12 @@ class TestGradientDescent:
             ConfigError, match=r"device.precision=single: it goes with device.programming=mixed_precision"
         ):
             make(precision="single", programming="open_loop")
+
+    @pytest.mark.parametrize("setting", [{"volts": 4.0}, {"read_volts": 0.31}, {"width": 1.0}], ids=repr)
+    def test_a_setting_beyond_the_board_is_said(self, make, setting):
+        with pytest.raises(DeviceError, match="-222,") as refused:
+            make(**setting)
+        assert "device.volts, width, read_volts" in refused.value.__notes__[0]
 
     def test_without_an_actuator_it_takes_pulses(self, make):
         device = make(model=STEPS, arguments=["--no-actuator"])
@@ -487,6 +530,25 @@ class TestCommands:
         updates, pulses = map(int, answers[0][1].split(";")[0].split(","))
         assert updates == 2 and pulses == int(answers[0][1].split(";")[1].split(",")[0]) > 400
 
+    def test_nothing_stands_for_work_that_was_refused(self, inst):
+        """Its answer may be lost, and what is asked again must not be answered with the results of the work before."""
+        said(inst, ":XBAR:NETW:WISH ", block(WISH), ";:XBAR:ONCE 3;", TRAIN, block(*ROWS))
+        assert len(floats(inst, "XBAR:TRA:COST?")) == 8
+        again = TRAIN.replace(b",0,7,0,", b",2,7,0,") + block(*ROWS)
+        for number in (4, 4):
+            said(inst, f":XBAR:LIM:PULS 3;:XBAR:ONCE {number};", again)
+            assert floats(inst, "XBAR:TRA:COST?") == []
+        assert error(inst).startswith("101,") and error(inst).startswith("0,")
+
+    def test_layers_that_amplify_beyond_any_number_drive_nothing(self, inst):
+        """After three of them, each by 1e15, no voltage stands for what comes out."""
+        inst.write(":MOD:TIL 3,3,4,3,4,3,4,2;:MOD:CELL 1,0,0.5,0,0,0,0,1,0,-1,0,1;:OUTP ON")
+        inst.write(";".join(f":XBAR:PULS {tile},{row},{column},1.5,1e-6" for tile, row, column in np.ndindex(4, 2, 2)))
+        inst.write(":XBAR:NETW 1e-12,1e-3,1,0,0,0,0,0,0,0,0,0")
+        said(inst, ":XBAR:LEAR 1.5,1e-6,1,1,-1,1,1,", block([1, 1, 1, 0]))
+        assert error(inst).startswith("-300,")
+        assert inst.query("XBAR:LEAR?;:MOD:DRIV?") == "0,0;1,0"
+
     def test_a_cell_that_has_had_its_pulses_stops_an_update_as_a_whole(self, inst):
         said(inst, ":XBAR:LIM:PULS 50;:XBAR:NETW:WISH ", block(WISH))
         said(inst, LEARN, block(*ROWS * 50))
@@ -539,6 +601,18 @@ class TestCommands:
         assert error(inst) == '102,"The watchdog has switched off"'
         assert inst.query("OUTP?;:MOD:DRIV?;:STAT:QUES?") == "0;0,0;512"
         assert int(inst.query("XBAR:LEAR?").split(",")[0]) < updates
+
+    def test_and_while_it_gives_the_pulses_of_one_update(self, inst):
+        """Cells that have had theirs are held to hold them; the others have had none."""
+        inst.write(":MOD:CELL 1,0,0.01,0,0.1,0,0,1,0,-1,0,2e-5")
+        said(inst, ":XBAR:NETW:WISH ", block(np.full(22, 1e4)))
+        said(inst, ":XBAR:WATC 0.02;:OUTP ON;:XBAR:LEAR 1.5,1e-6,0,0,-1e4,1e4,2,", block(*ROWS[:2]))
+        assert error(inst).startswith("102,")
+        updates, pulses = map(int, inst.query("XBAR:LEAR?").split(","))
+        cells = pulses // 32767
+        assert updates == 0 and pulses == 32767 * cells and cells < 22
+        held = floats(inst, "XBAR:NETW:HELD?")
+        assert np.allclose(held, [327.67] * cells + [0.0] * (22 - cells), rtol=1e-6, atol=0)
 
 
 class TestFrontDoor:
