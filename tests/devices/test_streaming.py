@@ -196,13 +196,14 @@ class TestLearningByItself:
         emulator = Emulator(board)
         port = Restarting(emulator)
         device = Streaming(Link(port, board), NETWORKS["hard"], CrossEntropy(), -4, 4)
-        port.left = 12
+        device.execute([Program(np.zeros(device.spec.size))])  # it has its network: a restart before costs nothing
+        port.left = 5
         rough, _ = learnt(device, rule, sample)
         counts = device.counts()["disturbances"]
         device.close()
         emulator.stop()
         assert len(port.restarts) == 3
-        assert 1 <= counts["restarts"] <= 3
+        assert 1 <= counts["restarts"] <= 3  # one that comes while the board is being asked who it is costs nothing
         assert np.array_equal(rough.theta, calm.theta)
 
     def test_parameters_travel_once_a_block(self, make):
