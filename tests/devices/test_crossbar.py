@@ -68,11 +68,11 @@ def make(request):
         each.close()
 
 
-@pytest.fixture(params=["host", "stm32f405"])
-def inst(request):
+@contextlib.contextmanager
+def client(board):
     """The controller as any SCPI client sees it: pyvisa, and nothing of ours."""
-    needs(request.param, "system")
-    emulator = Emulator(request.param, "system", program="crossbar")
+    needs(board, "system")
+    emulator = Emulator(board, "system", program="crossbar")
     opened = pyvisa.ResourceManager("@py").open_resource(resource_of(emulator.url))
     opened.read_termination = opened.write_termination = "\n"
     opened.timeout = 500
@@ -84,6 +84,12 @@ def inst(request):
     yield opened
     opened.close()
     emulator.stop()
+
+
+@pytest.fixture(params=["host", "stm32f405"])
+def inst(request):
+    with client(request.param) as opened:
+        yield opened
 
 
 def sample(seed=0, inputs=5, outputs=3):

@@ -1,25 +1,23 @@
 """Training by the crossbar controller itself: the rule, its pulses, its limits, and what a bad line makes of it."""
 
-import contextlib
 import dataclasses
 import time
 
 import numpy as np
 import pytest
-import pyvisa
 
 from hwtrain import checkpoint
 from hwtrain.conformance import DeviceConformance
 from hwtrain.core import Can, Learn, Measure, Probes, Program, Read, Sample, Train
 from hwtrain.costs import CrossEntropy
 from hwtrain.devices import messages
-from hwtrain.devices.crossbar import EmulatedCrossbar, crossbar, resource_of
+from hwtrain.devices.crossbar import EmulatedCrossbar, crossbar
 from hwtrain.devices.messages import Activation, Bias, Code, DenseLayer
 from hwtrain.emulators import Emulator
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError, LimitError
 from hwtrain.perturb import Antithetic, Rademacher, Sequential, Walsh
 from hwtrain.sim.networks import mlp
-from tests.devices.test_crossbar import IDEAL, SOFT, STEPS, Proxy, facts
+from tests.devices.test_crossbar import IDEAL, SOFT, STEPS, Proxy, client, facts
 from tests.emulators.conftest import needs
 from tests.firmware import reference
 
@@ -45,22 +43,11 @@ def make():
 
 @pytest.fixture(params=["host", "stm32f405"])
 def inst(request):
-    """The controller as any SCPI client sees it."""
-    needs(request.param, "system")
-    emulator = Emulator(request.param, "system", program="crossbar")
-    opened = pyvisa.ResourceManager("@py").open_resource(resource_of(emulator.url))
-    opened.read_termination = opened.write_termination = "\n"
-    opened.timeout = 500
-    for _ in range(20):  # QEMU listens before the firmware does
-        with contextlib.suppress(pyvisa.errors.VisaIOError):
-            if opened.query("\n*IDN?").startswith("hwtrain,"):
-                break
-    opened.timeout = 5000
-    opened.write("*CLS;*RST;:MOD:TIL 3,4,5,2;:MOD:CELL 1,0,0.01,0,0,0,0,1,0,-1,0,2e-5;:OUTP ON")
-    opened.write(":XBAR:NETW 2e-5,0.2,0.01,1,3,0,0,0")
-    yield opened
-    opened.close()
-    emulator.stop()
+    """The controller as any SCPI client sees it, with two layers on its tiles."""
+    with client(request.param) as opened:
+        opened.write("*CLS;*RST;:MOD:TIL 3,4,5,2;:MOD:CELL 1,0,0.01,0,0,0,0,1,0,-1,0,2e-5;:OUTP ON")
+        opened.write(":XBAR:NETW 2e-5,0.2,0.01,1,3,0,0,0")
+        yield opened
 
 
 def samples(count, inputs=5, outputs=3, seed=0):
