@@ -159,7 +159,7 @@ class Crossbar:
         noise: standard deviation of one cost reading, where it is known.
         watchdog: silence after which the controller switches all outputs off by itself [s].
         timeout: silence after which a message is said again [s].
-        patience: how long the controller may be silent or away before the run fails [s].
+        patience: how long the controller may be silent or away before the run fails [s]; work is allowed for beside.
         backend: of pyvisa; see `hwtrain.devices.visa.Address`.
 
     Raises:

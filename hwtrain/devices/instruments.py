@@ -171,7 +171,7 @@ class Talk:
         instrument: its facts.
         address: where it is.
         timeout: silence after which a message is said again [s].
-        patience: how long it may be silent or away before the run fails [s].
+        patience: how long it may be silent or away before the run fails [s]; work is allowed for beside.
         connect: opens the wire.
 
     Attributes:
@@ -209,7 +209,7 @@ class Talk:
                 self.synchronise(time.monotonic() + self.patience)
             except PortLost as error:
                 with contextlib.suppress(Restarted):
-                    self._again(error, time.monotonic())
+                    self._again(error)
             self.errors()  # those that were there before are no business of ours
             if not facts.identify:
                 return ""
@@ -249,7 +249,7 @@ class Talk:
             ReplyTimeout: silence for longer than patience allows.
             ConnectError: it went away and did not come back.
         """
-        began = time.monotonic()
+        deadline = time.monotonic() + self.patience + ATTEMPTS * allow
         while True:
             try:
                 with self._turn:
@@ -263,14 +263,14 @@ class Talk:
                     if got is not None and not self._doubt and sense(got):
                         return got
                     self.disturbances["repeated"] += 1
-                    if time.monotonic() > began + self.patience:
+                    if time.monotonic() > deadline:
                         raise ReplyTimeout(
                             f"{self.address.resource}: no answer to {' '.join(units[:1])!r} that makes sense "
                             f"within {self.patience:g} s, though it was repeated. So far: {dict(self.disturbances)}"
                         )
-                    self.synchronise(began + self.patience)
+                    self.synchronise(time.monotonic() + self.patience)
             except PortLost as error:
-                self._again(error, began)
+                self._again(error)
 
     def steadily(self, work: Callable[[], _Result]) -> _Result:
         """Work that needs no settings, again after each restart or lost connection.
@@ -471,7 +471,7 @@ class Talk:
         self._unmark()
         return Restarted(f"{self.address.resource}: the instrument has restarted")
 
-    def _again(self, why: PortLost, began: float) -> None:
+    def _again(self, why: PortLost) -> None:
         """Connect again, and say so.
 
         Raises:
@@ -480,7 +480,7 @@ class Talk:
         """
         self.close()
         self.disturbances["lost connections"] += 1
-        pause, attempts = 0.01, 0
+        since, pause, attempts = time.monotonic(), 0.01, 0
         while True:
             time.sleep(pause)
             pause, attempts = min(2 * pause, BACK_OFF), attempts + 1
@@ -491,7 +491,7 @@ class Talk:
                 self.synchronise(time.monotonic() + self.patience)
             except (PortLost, ConnectError) as error:
                 self.close()
-                if time.monotonic() - began > self.patience:
+                if time.monotonic() - since > self.patience:
                     raise ConnectError(
                         f"{self.address.resource} went away ({why}) and did not come back within {self.patience:g} s "
                         f"({attempts} attempts). The last: {error}"

@@ -426,7 +426,7 @@ class TestDisturbed:
         calm = make()
         emulator = Emulator("host", "system", program="crossbar")
         proxy = Proxy(int(emulator.url.rsplit(":", 1)[1]), 1, 0.05)
-        rough = make(resource=proxy.resource, timeout=0.08, patience=5.0)
+        rough = make(resource=proxy.resource, timeout=0.08, patience=30.0)
         rng = np.random.default_rng(2)
         for number in range(60):
             commands = [Pulse(rng.integers(-30, 30, NETWORK.size)), Read(), Measure(sample(number))]

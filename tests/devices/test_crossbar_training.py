@@ -234,7 +234,7 @@ class TestMonoForward:
         calm = make()
         emulator = Emulator("host", "system", program="crossbar")
         proxy = Proxy(int(emulator.url.rsplit(":", 1)[1]), 3, 0.1)
-        rough = make(resource=proxy.resource, timeout=0.08, patience=5.0)
+        rough = make(resource=proxy.resource, timeout=0.08, patience=30.0)
         theta, local = begin(NETWORK.size), lesson().local
         for number in range(12):
             block = lesson(100, sample=samples(300, seed=number), local=local)

@@ -272,6 +272,24 @@ class TestTalk:
         assert time.monotonic() - began < 4.0
         talk.close()
 
+    def test_an_answer_that_is_lost_after_long_work_is_asked_for_again(self):
+        """However short the patience: the instrument is busy, not silent."""
+        lost, tags = [], [0]
+
+        def script(line):
+            tags.append(int(line.rsplit(" ", 1)[1].split(";")[0]))
+            work = line.startswith("WORK")
+            if work and len(lost) < 2:
+                return lost.append(line) or []
+            return [f"{'7;' * work}{'1;' * ('*SRE?' in line)}0;{tags[-2]};{tags[-1]}\n".encode()]
+
+        with Server(script) as server:
+            talk = Talk(facts(identify="", error=""), Address(server.resource), timeout=0.5, patience=0.5)
+            talk.open()
+            assert talk.ask(["WORK?"], 1, allow=1.0) == ["7"]
+            assert talk.disturbances["repeated"] == len(lost) == 2
+            talk.close()
+
     def test_another_instrument_is_named(self, box):
         with pytest.raises(ConnectError, match=r"says it is 'ACME,DACBOX,0,1\.0'"):
             self.talk(box(), answers_to="KEITHLEY").open()
