@@ -28,8 +28,8 @@ OWNERS = {
     "unicorn": {"emulators/cortex_m.py"},
     "ziglang": set(),  # is run, never imported
     "urllib": {"tasks/fetch.py"},
-    "pytest": {"conformance.py"},
-    "hypothesis": {"conformance.py"},
+    "pytest": {path for path in MODULES if path.startswith("conformance/")},
+    "hypothesis": set(),  # the tests alone
     "argparse": {"report/command.py", "doctor.py", "characterise/gap.py"},
 }
 
