@@ -16,6 +16,8 @@ from hwtrain.conformance.values import SIGMAS, fail, first_difference
 from hwtrain.core import Array, Can, Command, Device, DeviceSpec, Measure, Probes, Program, Reading, Sample, Site
 from hwtrain.perturb import Rademacher
 
+PROBES = {Site.PARAMETERS: Can.PROBE, Site.NODES: Can.NODE_PROBE}  # what it takes to probe there
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -65,6 +67,11 @@ class Bench:
         for can in self.observables:
             every |= can
         return every
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where the device can be probed."""
+        return [site for site, can in PROBES.items() if can in self.spec.can]
 
     @property
     def plain(self) -> Measure:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hwtrain.conformance.bench import Bench
+from hwtrain.conformance.bench import PROBES, Bench
 from hwtrain.conformance.samples import parameter_range
 from hwtrain.core import Can, Change, Measure, Program, Site
 
@@ -16,10 +16,10 @@ class ProbesLikeProgramming:
     """Part of `DeviceConformance`: probes and changes are what they would be as programs, and volatile."""
 
     def test_probes_are_volatile(self, bench: Bench) -> None:
-        _volatile(bench, Can.PROBE, Site.PARAMETERS)
+        _volatile(bench, Site.PARAMETERS)
 
     def test_node_probes_are_volatile(self, bench: Bench) -> None:
-        _volatile(bench, Can.NODE_PROBE, Site.NODES)
+        _volatile(bench, Site.NODES)
 
     def test_probing_equals_programming(self, bench: Bench) -> None:
         bench.needs(Can.PROBE)
@@ -74,8 +74,8 @@ class ProbesLikeProgramming:
             bench.agree(bench.look(None), programmed, f"parameters {what} do not read what they read when programmed")
 
 
-def _volatile(bench: Bench, can: Can, site: Site) -> None:
-    bench.needs(can)
+def _volatile(bench: Bench, site: Site) -> None:
+    bench.needs(PROBES[site])
     before = bench.look(bench.theta(1))
     bench.execute([Measure(bench.sample, bench.probes(count=3, site=site), bench.observable)])
     bench.agree(before, bench.look(None), "a probe leaves a trace: the plain measurement after it is another")

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hwtrain.conformance.bench import Bench, with_last
+from hwtrain.conformance.bench import PROBES, Bench, with_last
 from hwtrain.conformance.readings import OBSERVABLES, arrays, fits, observed, shape_text, shapes
 from hwtrain.conformance.samples import parameter_range
 from hwtrain.conformance.values import SIGMAS, fail, first_difference, require
-from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Probes, Program, Sample, Site
+from hwtrain.core import Array, Can, Command, DeviceSpec, Measure, Program, Sample
 from hwtrain.errors import CapabilityError, HwtrainError, LimitError
 
 
@@ -58,18 +58,13 @@ class KeepsItsSpec:
         )
 
     def test_undeclared_capability_is_refused(self, bench: Bench) -> None:
-        undeclared = [can for can in (*OBSERVABLES, Can.PROBE, Can.NODE_PROBE) if can not in bench.spec.can]
+        asked = {can: Measure(bench.sample, observe=can) for can in OBSERVABLES}
+        for site, can in PROBES.items():
+            asked[can] = Measure(bench.sample, bench.probes(site=site), bench.observable)
+        undeclared = {can: command for can, command in asked.items() if can not in bench.spec.can}
         if not undeclared:
             pytest.skip("the device offers everything")
-        for can in undeclared:
-            command: Command
-            match can:
-                case Can.PROBE:
-                    command = Measure(bench.sample, bench.probes(), bench.observable)
-                case Can.NODE_PROBE:
-                    command = Measure(bench.sample, bench.probes(site=Site.NODES), bench.observable)
-                case _:
-                    command = Measure(bench.sample, observe=can)
+        for can, command in undeclared.items():
             _refused(bench, [command], CapabilityError, f"{can.name}, which the spec does not declare")
 
     @pytest.mark.parametrize("side", ["low", "high"])
@@ -142,11 +137,8 @@ class KeepsItsSpec:
             pytest.skip("the device needs no target")
 
     def test_reading_has_the_declared_axes(self, bench: Bench) -> None:
-        kinds: list[Probes | None] = [None]
-        kinds += [bench.probes(count=3)] if Can.PROBE in bench.spec.can else []
-        kinds += [bench.probes(count=3, site=Site.NODES)] if Can.NODE_PROBE in bench.spec.can else []
         bench.execute([Program(bench.theta(1))])
-        for probes in kinds:
+        for probes in (None, *(bench.probes(count=3, site=site) for site in bench.sites)):
             k = 1 if probes is None else probes.count
             wanted = shapes(bench.spec, bench.sample, k)
             for can in [*bench.observables, bench.all_observables]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwtrain.conformance.bench import Bench, with_last
+from hwtrain.conformance.bench import PROBES, Bench, with_last
 from hwtrain.conformance.device_learning import LearnsLikeTheHost
 from hwtrain.conformance.device_probes import ProbesLikeProgramming
 from hwtrain.conformance.device_spec import KeepsItsSpec
@@ -84,7 +84,7 @@ class DeviceConformance(LearnsLikeTheHost, ProbesLikeProgramming, KeepsItsSpec):
     @pytest.mark.parametrize("hold", [1, 2])
     @pytest.mark.parametrize("site", list(Site), ids=lambda site: str(site.value))
     def test_many_probes_equal_one_by_one(self, bench: Bench, site: Site, hold: int) -> None:
-        bench.needs(Can.PROBE if site is Site.PARAMETERS else Can.NODE_PROBE)
+        bench.needs(PROBES[site])
         theta = bench.theta(1)
         together = bench.look(theta, bench.probes(5, 4, site, hold))
         for index in range(4):
@@ -236,9 +236,7 @@ def _everything(bench: Bench, sample: Sample) -> list[Command]:
     commands: list[Command] = [bench.plain]
     for theta in (bench.theta(1), partly, bench.theta(3)):
         commands += [Program(theta), Measure(sample, observe=bench.all_observables), bench.plain]
-        for can, site in ((Can.PROBE, Site.PARAMETERS), (Can.NODE_PROBE, Site.NODES)):
-            if can in bench.spec.can:
-                commands.append(Measure(sample, bench.probes(7, 3, site, 2), bench.all_observables))
+        commands += [Measure(sample, bench.probes(7, 3, site, 2), bench.all_observables) for site in bench.sites]
     return commands
 
 
