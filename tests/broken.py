@@ -75,6 +75,15 @@ class Clips(Sound):
         return Program(np.clip(command.theta, self.spec.low, self.spec.high))
 
 
+class LocksWhatItIsGiven(Sound):
+    """Keeps the caller's array, and keeps the caller from it."""
+
+    def carry_out(self, command):
+        if isinstance(command, Program):
+            command.theta.flags.writeable = False
+        return super().carry_out(command)
+
+
 class TakesNaN(Sound):
     """Lets NaN pass, as comparisons with limits do."""
 
@@ -341,6 +350,12 @@ class TestClips(OnDevice):
     kind = Clips
     fails = ("test_out_of_range_parameter_is_refused[low]", "test_out_of_range_parameter_is_refused[high]")
     message = "a parameter of -1.02, out of range, was accepted (clipped? ignored?) instead of refused with LimitError"
+
+
+class TestLocksWhatItIsGiven(OnDevice):
+    kind = LocksWhatItIsGiven
+    fails = ("test_caller_keeps_its_arrays",)
+    message = "the device made the caller's array read-only"
 
 
 class TestTakesNaN(OnDevice):

@@ -30,7 +30,7 @@ def verdicts(tmp_path_factory):
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.pop("PYTEST_ADDOPTS", None)
-    inner = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    inner = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert inner.returncode == 1, inner.stdout + inner.stderr  # 1: some checks failed, as they must
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
