@@ -607,7 +607,10 @@ int crossbar_init(crossbar_t *crossbar, const crossbar_config_t *config) {
 
 int crossbar_watch(crossbar_t *crossbar) {
     const crossbar_port_t *port = crossbar->config.port;
-    if (!crossbar->on || !crossbar->watchdog || port->millis(port->context) - crossbar->heard < crossbar->watchdog)
+    if (!crossbar->watchdog || port->millis(port->context) - crossbar->heard < crossbar->watchdog)
+        return SCPI_OK;
+    crossbar->scpi.checked = 0; /* who speaks next may be another */
+    if (!crossbar->on)
         return SCPI_OK;
     switch_off(crossbar);
     scpi_condition(&crossbar->scpi.questionable, OFF, 1);
