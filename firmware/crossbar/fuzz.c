@@ -50,27 +50,11 @@ static int failing(int code) {
     return random_below(2) ? 1 : -1;
 }
 
-static void safe(void *context) { (void)context; model_safe(&model); }
-
-static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) {
-    (void)context;
-    return failing(model_select(&model, t, r, c));
-}
-
-static int pulse(void *context, float v, float s) { (void)context; return failing(model_pulse(&model, v, s)); }
-static int read_cell(void *context, float v, float *i) { (void)context; return failing(model_read(&model, v, i)); }
-
-static int multiply(void *context, uint8_t t, const float *v, float *i) {
-    (void)context;
-    return failing(model_multiply(&model, t, v, i));
-}
-
-static int perturb(void *context, uint32_t n, uint32_t s, float g) { (void)context; return failing(model_perturb(&model, n, s, g)); }
-
-model_t *model_of(crossbar_t *crossbar) {
-    (void)crossbar;
-    return &model;
-}
+static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) { return failing(model_select(context, t, r, c)); }
+static int pulse(void *context, float v, float s) { return failing(model_pulse(context, v, s)); }
+static int read_cell(void *context, float v, float *i) { return failing(model_read(context, v, i)); }
+static int multiply(void *context, uint8_t t, const float *v, float *i) { return failing(model_multiply(context, t, v, i)); }
+static int perturb(void *context, uint32_t n, uint32_t s, float g) { return failing(model_perturb(context, n, s, g)); }
 
 static const char *const words[] = {
     "*CLS", "*ESE", "*ESE?", "*ESR?", "*IDN?", "*OPC", "*OPC?", "*RST", "*SRE", "*SRE?", "*STB?", "*TST?", "*WAI", ":SYST:ERR?",
@@ -187,7 +171,7 @@ int main(int argc, char **argv) {
     static float moves[CELLS / 32u];
     static uint32_t signs[CELLS / 32u];
     static const crossbar_port_t port = {
-        NULL, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+        &model, read_byte, write_byte, millis, model_safe, select_cell, pulse, read_cell, multiply, perturb,
     };
     static const crossbar_config_t config = {
         .port = &port, .identity = "fuzzed", .tiles = {{4, 4}, {3, 2}}, .tile_count = 2,

@@ -4,7 +4,7 @@
  * joined by ';' and end with LF. A unit that fails answers nothing and the next is carried out. Since a stream has no END, the
  * query errors -410 to -440 cannot arise: an answer leaves at once, whether or not it is read.
  *
- * A message whose last unit is :SYST:CRC? is carried out only where all before it came as it was sent; and then no other is, until
+ * A message whose last unit is :SYST:CRC? is carried out only where all before it came as it was sent; then no other is, until
  * told so.
  *
  * No allocation, no globals, no library but memcpy and memset.
