@@ -281,9 +281,19 @@ static int run_once(scpi_t *scpi) {
         return error;
     crossbar->skip = number == crossbar->once;
     crossbar->once = number;
-    if (!crossbar->skip) /* what stands there is not of this message, should it be refused and its answer be lost */
+    if (!crossbar->skip) { /* what stands there is not of this message, should it be refused and its answer be lost */
         crossbar->training.updates = crossbar->training.results = 0;
+        crossbar->numbered = 1;
+        crossbar->fate = SCPI_OK;
+    }
     return SCPI_OK;
+}
+
+/* What became of a change of cells. One that failed fails again where its message is said again: its answer may have been lost. */
+static int settled(crossbar_t *crossbar, int error) {
+    if (crossbar->numbered && !crossbar->fate)
+        crossbar->fate = (int16_t)error;
+    return crossbar->skip && !error ? crossbar->fate : error;
 }
 
 static int ask_once(scpi_t *scpi) {
@@ -293,7 +303,7 @@ static int ask_once(scpi_t *scpi) {
 
 /* ---- work ---- */
 
-static int run_pulse(scpi_t *scpi) {
+static int give_one(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
     place_t place;
     double volts, width;
@@ -313,7 +323,7 @@ static int16_t count_at(const uint8_t *data, uint32_t index) {
 }
 
 /* Volts, width, and a count for every cell. All is looked at before the first pulse. */
-static int run_pulse_array(scpi_t *scpi) {
+static int give_all(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
     const uint8_t *data;
     uint32_t length, cells = crossbar_cells(crossbar);
@@ -457,7 +467,7 @@ static int write_cell(crossbar_t *crossbar, const place_t *place, float target, 
 }
 
 /* Volts, width, tolerance [S], step of a pulse [S], rounds at most, and for every cell a target [S] or NaN. */
-static int run_write_array(scpi_t *scpi) {
+static int write_all(scpi_t *scpi) {
     crossbar_t *crossbar = crossbar_of(scpi);
     const uint8_t *data;
     uint32_t length, cells = crossbar_cells(crossbar);
@@ -511,6 +521,18 @@ static int ask_count_array(scpi_t *scpi) {
     for (uint32_t cell = 0; cell < cells; cell++)
         say_word(scpi, crossbar->config.pulses[cell]);
     return SCPI_OK;
+}
+
+static int run_pulse(scpi_t *scpi) {
+    return settled(crossbar_of(scpi), give_one(scpi));
+}
+
+static int run_pulse_array(scpi_t *scpi) {
+    return settled(crossbar_of(scpi), give_all(scpi));
+}
+
+static int run_write_array(scpi_t *scpi) {
+    return settled(crossbar_of(scpi), write_all(scpi));
 }
 
 /* IEEE 488.2, 10.14: what it can beside, or 0. */
@@ -570,7 +592,7 @@ static int test(void *owner) {
 
 static void begins(void *owner) {
     crossbar_t *crossbar = owner;
-    crossbar->skip = 0;
+    crossbar->skip = crossbar->numbered = 0;
     crossbar->heard = crossbar->config.port->millis(crossbar->config.port->context);
 }
 
@@ -607,7 +629,10 @@ int crossbar_init(crossbar_t *crossbar, const crossbar_config_t *config) {
 
 int crossbar_watch(crossbar_t *crossbar) {
     const crossbar_port_t *port = crossbar->config.port;
-    if (!crossbar->on || !crossbar->watchdog || port->millis(port->context) - crossbar->heard < crossbar->watchdog)
+    if (!crossbar->watchdog || port->millis(port->context) - crossbar->heard < crossbar->watchdog)
+        return SCPI_OK;
+    crossbar->scpi.checked = 0; /* who speaks next may be another */
+    if (!crossbar->on)
         return SCPI_OK;
     switch_off(crossbar);
     scpi_condition(&crossbar->scpi.questionable, OFF, 1);

@@ -104,6 +104,8 @@ typedef struct crossbar {
     crossbar_training_t training;
     uint8_t on;            /* may anything be driven? */
     uint8_t skip;          /* has this message been carried out before? */
+    uint8_t numbered;      /* or has it a new number? */
+    int16_t fate;          /* of what the last numbered message changed: 0, or the error */
 } crossbar_t;
 
 /* Start: outputs off. Returns 0, or -1 where the config breaks a rule. */

@@ -1,10 +1,13 @@
 /* Lines of SCPI, sound, damaged and senseless, through the controller, over hardware that fails at times: no crash, no value out
- * of the board's facts, nothing driven while outputs are off, no perturbation left, and the next sound question answered.
+ * of the board's facts, nothing driven while outputs are off, no perturbation left, and the next sound question answered. Some
+ * carry their checksum, and are damaged before or behind it.
  *
  *     fuzz [LINES] [SEED] */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "hwtrain/frame.h"
 #include "model.h"
 
 #define CELLS 64u
@@ -47,27 +50,11 @@ static int failing(int code) {
     return random_below(2) ? 1 : -1;
 }
 
-static void safe(void *context) { (void)context; model_safe(&model); }
-
-static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) {
-    (void)context;
-    return failing(model_select(&model, t, r, c));
-}
-
-static int pulse(void *context, float v, float s) { (void)context; return failing(model_pulse(&model, v, s)); }
-static int read_cell(void *context, float v, float *i) { (void)context; return failing(model_read(&model, v, i)); }
-
-static int multiply(void *context, uint8_t t, const float *v, float *i) {
-    (void)context;
-    return failing(model_multiply(&model, t, v, i));
-}
-
-static int perturb(void *context, uint32_t n, uint32_t s, float g) { (void)context; return failing(model_perturb(&model, n, s, g)); }
-
-model_t *model_of(crossbar_t *crossbar) {
-    (void)crossbar;
-    return &model;
-}
+static int select_cell(void *context, uint8_t t, uint16_t r, uint16_t c) { return failing(model_select(context, t, r, c)); }
+static int pulse(void *context, float v, float s) { return failing(model_pulse(context, v, s)); }
+static int read_cell(void *context, float v, float *i) { return failing(model_read(context, v, i)); }
+static int multiply(void *context, uint8_t t, const float *v, float *i) { return failing(model_multiply(context, t, v, i)); }
+static int perturb(void *context, uint32_t n, uint32_t s, float g) { return failing(model_perturb(context, n, s, g)); }
 
 static const char *const words[] = {
     "*CLS", "*ESE", "*ESE?", "*ESR?", "*IDN?", "*OPC", "*OPC?", "*RST", "*SRE", "*SRE?", "*STB?", "*TST?", "*WAI", ":SYST:ERR?",
@@ -131,7 +118,14 @@ static size_t unit(uint8_t *to) {
     return length;
 }
 
-static size_t line(uint8_t *to) {
+/* The unit that says the checksum of those before it. */
+static size_t checked(uint8_t *to, size_t length) {
+    return (size_t)sprintf((char *)to + length, ";:SYST:CRC? #H%08lX", (unsigned long)hwt_crc32(0, to, length));
+}
+
+/* One line; with its checksum in front of the damage or behind it, or without one. */
+static size_t line(uint8_t *to, int with_check) {
+    int first = with_check && random_below(2);
     size_t length = 0;
     for (uint32_t n = 1u + random_below(12); n; n--) {
         const char *word = words[random_below(sizeof words / sizeof *words)];
@@ -147,8 +141,12 @@ static size_t line(uint8_t *to) {
             for (uint32_t bytes = random_below(300); bytes && length < 900; bytes--)
                 to[length++] = (uint8_t)random_below(256);
     }
+    if (first)
+        length += checked(to, length);
     for (uint32_t n = random_below(3) ? 0 : random_below(4); n; n--)
         to[random_below((uint32_t)length)] = (uint8_t)random_below(256);
+    if (with_check && !first)
+        length += checked(to, length);
     to[length++] = '\n';
     return length;
 }
@@ -173,7 +171,7 @@ int main(int argc, char **argv) {
     static float moves[CELLS / 32u];
     static uint32_t signs[CELLS / 32u];
     static const crossbar_port_t port = {
-        NULL, read_byte, write_byte, millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+        &model, read_byte, write_byte, millis, model_safe, select_cell, pulse, read_cell, multiply, perturb,
     };
     static const crossbar_config_t config = {
         .port = &port, .identity = "fuzzed", .tiles = {{4, 4}, {3, 2}}, .tile_count = 2,
@@ -190,7 +188,7 @@ int main(int argc, char **argv) {
     model_fabricate(&model);
     for (unsigned long n = 0; n < lines; n++) {
         taken = 0;
-        given = line(input);
+        given = line(input, n / 16u % 2u);
         clock_now += random_below(400);
         failures = n % 4u ? 0 : 1u + random_below(200);
         if (poll(&crossbar) || model.unsafe) {
@@ -204,11 +202,13 @@ int main(int argc, char **argv) {
             input[given++] = '\n'; /* ends any block */
         poll(&crossbar);
         taken = given = 0;
-        for (const char *c = "*CLS;*ESE 5;*ESE?;:SYST:ERR?\n"; *c; c++)
-            input[given++] = (uint8_t)*c;
+        given = text(input, "*CLS;*ESE 5;*ESE?;:SYST:ERR?");
+        given += checked(input, given);
+        input[given++] = '\n';
         poll(&crossbar);
-        static const char wanted[] = "5;0,\"No error\"\n";
-        if (said_count != sizeof wanted - 1u) {
+        static char wanted[64] = "5;0,\"No error\"";
+        wanted[14 + sprintf(wanted + 14, ";#H%08lX\n", (unsigned long)hwt_crc32(0, (const uint8_t *)wanted, 14))] = 0;
+        if (strcmp(said, wanted)) {
             printf("line %lu: afterwards it says %s\n", n, said);
             return 1;
         }
@@ -219,6 +219,8 @@ int main(int argc, char **argv) {
             printf("line %lu: the watchdog sleeps\n", n);
             return 1;
         }
+        given = text(input, "*RST\n"); /* lines without a checksum are taken again */
+        poll(&crossbar);
     }
     printf("%lu lines, %lu pulses, %lu readings, %lu updates\n", lines, (unsigned long)crossbar.total, (unsigned long)crossbar.reads,
            (unsigned long)crossbar.trained);

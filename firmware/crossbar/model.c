@@ -150,18 +150,21 @@ static void move(model_t *model, model_device_t *device, uint32_t index, int up)
 
 /* ---- the array side of the port ---- */
 
-void model_safe(model_t *model) {
+void model_safe(void *context) {
+    model_t *model = context;
     model->connected = UINT32_MAX;
     model->driven = 0;
     memset(model->moves, 0, (model->size + 31u) / 32u * sizeof *model->moves);
 }
 
-int model_select(model_t *model, uint8_t tile, uint16_t row, uint16_t column) {
+int model_select(void *context, uint8_t tile, uint16_t row, uint16_t column) {
+    model_t *model = context;
     model->connected = first_cell(model, tile) + (uint32_t)row * model->crossbar->config.tiles[tile].columns + column;
     return model->connected < model->size ? 0 : -1;
 }
 
-int model_pulse(model_t *model, float volts, float seconds) {
+int model_pulse(void *context, float volts, float seconds) {
+    model_t *model = context;
     const crossbar_config_t *facts = &model->crossbar->config;
     model->driven = 1;
     if (!(volts >= -facts->most_volts && volts <= facts->most_volts && seconds >= facts->shortest && seconds <= facts->longest))
@@ -193,7 +196,8 @@ static double held(const model_t *model, uint32_t cell) {
     return model->devices[cell].value + (model->signs[cell / 32u] >> (cell % 32u) & 1u ? -shift : shift);
 }
 
-int model_perturb(model_t *model, uint32_t index, uint32_t signs, float siemens) {
+int model_perturb(void *context, uint32_t index, uint32_t signs, float siemens) {
+    model_t *model = context;
     float most = model->crossbar->config.most_move;
     model->driven = 1;
     if (!(siemens >= -most && siemens <= most))
@@ -205,7 +209,8 @@ int model_perturb(model_t *model, uint32_t index, uint32_t signs, float siemens)
     return 0;
 }
 
-int model_read(model_t *model, float volts, float *amperes) {
+int model_read(void *context, float volts, float *amperes) {
+    model_t *model = context;
     float most = model->crossbar->config.most_read_volts;
     model->driven = 1;
     if (!(volts >= -most && volts <= most))
@@ -215,7 +220,8 @@ int model_read(model_t *model, float volts, float *amperes) {
     return converted(model, (double)volts * model->scale * held(model, model->connected), amperes);
 }
 
-int model_multiply(model_t *model, uint8_t tile, const float *volts, float *amperes) {
+int model_multiply(void *context, uint8_t tile, const float *volts, float *amperes) {
+    model_t *model = context;
     const crossbar_tile_t *size = &model->crossbar->config.tiles[tile];
     const uint32_t first = first_cell(model, tile);
     const float most = model->crossbar->config.most_read_volts;
@@ -235,6 +241,10 @@ int model_multiply(model_t *model, uint8_t tile, const float *volts, float *ampe
 }
 
 /* ---- its own commands ---- */
+
+static model_t *model_of(const crossbar_t *crossbar) {
+    return crossbar->config.port->context;
+}
 
 /* seed, soft, dw_min, dw_min_dtod, dw_min_std, up_down, up_down_dtod, w_max, w_max_dtod, w_min, w_min_dtod, scale: new devices. */
 static int run_cell(scpi_t *scpi) {

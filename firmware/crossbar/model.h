@@ -40,16 +40,15 @@ typedef struct model {
 /* New devices, as they leave the fab. Of the cells that the crossbar's tiles have. */
 void model_fabricate(model_t *model);
 
-/* For crossbar_port_t; the context is the model's. */
-void model_safe(model_t *model);
-int model_select(model_t *model, uint8_t tile, uint16_t row, uint16_t column);
-int model_pulse(model_t *model, float volts, float seconds);
-int model_read(model_t *model, float volts, float *amperes);
-int model_multiply(model_t *model, uint8_t tile, const float *volts, float *amperes);
-int model_perturb(model_t *model, uint32_t index, uint32_t signs, float siemens);
+/* For crossbar_port_t, whose context begins with the model. */
+void model_safe(void *context);
+int model_select(void *context, uint8_t tile, uint16_t row, uint16_t column);
+int model_pulse(void *context, float volts, float seconds);
+int model_read(void *context, float volts, float *amperes);
+int model_multiply(void *context, uint8_t tile, const float *volts, float *amperes);
+int model_perturb(void *context, uint32_t index, uint32_t signs, float siemens);
 
-/* MODel:CELL, MODel:TILes and MODel:CONVerter, for crossbar_config_t.more; `model_of` is the port's. */
+/* MODel:CELL, MODel:TILes and MODel:CONVerter, for crossbar_config_t.more. */
 extern const scpi_command_t model_commands[];
-model_t *model_of(crossbar_t *crossbar);
 
 #endif

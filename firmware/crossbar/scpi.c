@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "hwtrain/frame.h"
+
 enum { PLAIN, STRING, HASH, LENGTH, BLOCK, INDEFINITE };
 
 /* ---- characters ---- */
@@ -93,6 +95,7 @@ static const char *sentence(int code) {
 /* ---- answers ---- */
 
 void scpi_say_byte(scpi_t *scpi, uint8_t byte) {
+    scpi->sum = hwt_crc32(scpi->sum, &byte, 1);
     scpi->config->write(scpi->config->owner, byte);
 }
 
@@ -487,6 +490,10 @@ static int ask_count(scpi_t *scpi) {
     return SCPI_OK;
 }
 
+static int run_check(scpi_t *scpi) {
+    return scpi_flag(scpi, &scpi->checked);
+}
+
 static int ask_version(scpi_t *scpi) {
     scpi_say_text(scpi, "1999.0");
     return SCPI_OK;
@@ -530,6 +537,7 @@ static const scpi_command_t standard[] = {
     {"*OPC?", ask_opc}, {"*RST", run_rst}, {"*SRE", run_sre}, {"*SRE?", ask_sre}, {"*STB?", ask_stb}, {"*TST?", ask_tst},
     {"*WAI", run_wai},
     {"SYSTem:ERRor[:NEXT]?", ask_error}, {"SYSTem:ERRor:COUNt?", ask_count}, {"SYSTem:VERSion?", ask_version},
+    {"SYSTem:CRC", run_check},
     {"STATus:PRESet", run_preset},
     {"STATus:OPERation[:EVENt]?", ask_operation}, {"STATus:OPERation:CONDition?", ask_operation_condition},
     {"STATus:OPERation:ENABle?", ask_operation_enable}, {"STATus:OPERation:ENABle", run_operation_enable},
@@ -628,10 +636,64 @@ static const uint8_t *unit_end(const uint8_t *at, const uint8_t *end) {
     return end;
 }
 
-static void message(scpi_t *scpi) {
+static const char check[] = ";:SYST:CRC? #H";
+#define CHECK ((uint32_t)sizeof check - 1u)
+#define CHECKED (CHECK + 8u) /* with eight hexadecimal digits */
+
+static const char hex[] = "0123456789ABCDEF";
+
+/* Do so many bytes end with the unit that says the checksum of those before it? */
+static int ends_checked(const uint8_t *bytes, uint32_t length, uint32_t *sum) {
+    if (length < CHECKED)
+        return 0;
+    bytes += length - CHECKED;
+    for (uint32_t i = 0; i < CHECK; i++)
+        if (bytes[i] != (uint8_t)check[i])
+            return 0;
+    *sum = 0;
+    for (uint32_t i = CHECK; i < CHECKED; i++) {
+        uint32_t digit = 0;
+        while (digit < 16u && bytes[i] != (uint8_t)hex[digit])
+            digit++;
+        if (digit == 16u)
+            return 0;
+        *sum = *sum << 4 | digit;
+    }
+    return 1;
+}
+
+/* Is the message to be carried out? Its check is cut off. */
+static int trusted(scpi_t *scpi, int *checked) {
+    const uint8_t *bytes = scpi->config->buffer;
+    uint32_t length = scpi->length, sum;
+    while (length && is_space(bytes[length - 1u]))
+        length--;
+    *checked = ends_checked(bytes, length, &sum);
+    if (*checked) {
+        scpi->length = length - CHECKED;
+        if (hwt_crc32(0, bytes, scpi->length) != sum)
+            return 0;
+        scpi->checked = 1;
+        return 1;
+    }
+    if (length == 4u && bytes[0] == '*' && bytes[1] == 'R' && bytes[2] == 'S' && bytes[3] == 'T')
+        scpi->checked = 0;
+    return !scpi->checked;
+}
+
+static void say_check(scpi_t *scpi) {
+    const uint32_t sum = scpi->sum;
+    scpi->parameters = 0;
+    scpi_say_text(scpi, "#H");
+    for (int shift = 28; shift >= 0; shift -= 4)
+        scpi_say_byte(scpi, (uint8_t)hex[sum >> shift & 15u]);
+}
+
+static void message(scpi_t *scpi, int checked) {
     path_t path = {{0}, 0};
     const uint8_t *at = scpi->config->buffer, *end = at + scpi->length;
     scpi->answered = 0;
+    scpi->sum = 0;
     scpi->config->begins(scpi->config->owner);
     for (;;) {
         const uint8_t *stop = unit_end(at, end);
@@ -642,6 +704,8 @@ static void message(scpi_t *scpi) {
             break;
         at = stop + 1;
     }
+    if (checked)
+        say_check(scpi);
     if (scpi->answered)
         scpi_say_byte(scpi, '\n');
     scpi->answered = 0;
@@ -661,14 +725,15 @@ void scpi_forget(scpi_t *scpi) {
     scpi->length = 0;
     scpi->mode = PLAIN;
     scpi->overrun = 0;
-    scpi_error(scpi, SCPI_CUT);
+    if (!scpi->checked)
+        scpi_error(scpi, SCPI_CUT);
 }
 
 int scpi_take(scpi_t *scpi, uint8_t byte) {
     if (byte == '\n' && (scpi->mode != BLOCK)) {
-        int whole = !scpi->overrun;
+        int checked = 0, whole = !scpi->overrun && trusted(scpi, &checked);
         if (whole)
-            message(scpi);
+            message(scpi, checked);
         scpi->length = 0;
         scpi->mode = PLAIN;
         scpi->overrun = 0;
@@ -714,7 +779,8 @@ int scpi_take(scpi_t *scpi, uint8_t byte) {
         scpi->config->buffer[scpi->length++] = byte;
     else if (!scpi->overrun) {
         scpi->overrun = 1;
-        scpi_error(scpi, SCPI_OVERRUN);
+        if (!scpi->checked)
+            scpi_error(scpi, SCPI_OVERRUN);
     }
     return 0;
 }

@@ -4,6 +4,9 @@
  * joined by ';' and end with LF. A unit that fails answers nothing and the next is carried out. Since a stream has no END, the
  * query errors -410 to -440 cannot arise: an answer leaves at once, whether or not it is read.
  *
+ * A message whose last unit is :SYST:CRC? is carried out only where all before it came as it was sent; then no other is, until
+ * told so.
+ *
  * No allocation, no globals, no library but memcpy and memset.
  */
 #ifndef CROSSBAR_SCPI_H
@@ -65,7 +68,9 @@ typedef struct scpi {
     uint8_t digits;      /* of a block's length still to come */
     uint8_t quote;       /* of the string that is coming in */
     uint8_t overrun;     /* too long: dropped to its end */
+    uint8_t checked;     /* are messages dropped that do not say their checksum? */
     uint8_t answered;    /* has this message answered yet? */
+    uint32_t sum;        /* CRC-32 of what this message has been answered */
     uint8_t esr, ese, sre;
     scpi_register_t operation, questionable;
     int16_t errors[SCPI_ERRORS];
@@ -80,7 +85,7 @@ void scpi_init(scpi_t *scpi, const scpi_config_t *config);
 /* Take a byte; carries a message out when its end has come. Returns 1 then. */
 int scpi_take(scpi_t *scpi, uint8_t byte);
 
-/* Is a block of a message coming in; forget such a message, of which no more comes: -161. */
+/* Is a block of a message coming in; forget such a message, of which no more comes: -161, or as any that is broken. */
 int scpi_in_block(const scpi_t *scpi);
 void scpi_forget(scpi_t *scpi);
 

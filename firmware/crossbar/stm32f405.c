@@ -44,41 +44,6 @@ static void write_byte(void *context, uint8_t byte) {
     USART2_DR = byte;
 }
 
-static void safe(void *context) {
-    (void)context;
-    model_safe(&model);
-}
-
-static int select_cell(void *context, uint8_t tile, uint16_t row, uint16_t column) {
-    (void)context;
-    return model_select(&model, tile, row, column);
-}
-
-static int pulse(void *context, float volts, float seconds) {
-    (void)context;
-    return model_pulse(&model, volts, seconds);
-}
-
-static int read_cell(void *context, float volts, float *amperes) {
-    (void)context;
-    return model_read(&model, volts, amperes);
-}
-
-static int multiply(void *context, uint8_t tile, const float *volts, float *amperes) {
-    (void)context;
-    return model_multiply(&model, tile, volts, amperes);
-}
-
-static int perturb(void *context, uint32_t index, uint32_t signs, float siemens) {
-    (void)context;
-    return model_perturb(&model, index, signs, siemens);
-}
-
-model_t *model_of(crossbar_t *crossbar) {
-    (void)crossbar;
-    return &model;
-}
-
 int main(void) {
     static crossbar_t crossbar;
     static model_device_t devices[CELLS];
@@ -88,7 +53,8 @@ int main(void) {
     static float memory[MEMORY], moves[(CELLS + 31u) / 32u];
     static uint32_t signs[(CELLS + 31u) / 32u];
     static const crossbar_port_t port = {
-        NULL, read_byte, write_byte, cortex_millis, safe, select_cell, pulse, read_cell, multiply, perturb,
+        &model, read_byte, write_byte, cortex_millis,
+        model_safe, model_select, model_pulse, model_read, model_multiply, model_perturb,
     };
     static const crossbar_config_t config = {
         .port = &port, .identity = "hwtrain,crossbar,stm32f405,1.0", .tiles = {{16, 16}}, .tile_count = 1,

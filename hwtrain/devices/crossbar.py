@@ -99,6 +99,7 @@ class Controller(Instrument):
         trace: asks for baseline and modulation of every tick.
         counts: asks for the pulses of every cell so far, as big-endian uint32.
         limits: our limits of {volts}, {read}, {width}, {pulses} and {watchdog}, said before anything is driven.
+        release: said last, so that other clients need no checksums; "" where there are none.
         tiles: of a controller with cells in memory: lays tiles out.
         cells: of the same: makes cells.
     """
@@ -129,6 +130,7 @@ class Controller(Instrument):
     train: str = ""
     trace: str = ""
     counts: str = ""
+    release: str = ""
     tiles: str = ""
     cells: str = ""
 
@@ -358,6 +360,9 @@ class Crossbar:
         """Rest, and let go; may be called twice."""
         try:
             self.rest()
+            if self._facts.release and not self._closed:
+                with contextlib.suppress(HwtrainError):  # or the controller takes the silence for it
+                    self._talk.steadily(lambda: self._talk.tell([self._facts.release]))
         finally:
             self._closed = True
             self._leave.detach()
@@ -731,7 +736,7 @@ def resource_of(url: str) -> str:
 def _leave(talk: Talk, facts: Controller) -> None:
     """What is left to do for a device that nobody closed."""
     with contextlib.suppress(HwtrainError):
-        talk.tell([facts.disable])
+        talk.tell([unit for unit in (facts.disable, facts.release) if unit])
     talk.close()
 
 

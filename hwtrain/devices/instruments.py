@@ -12,6 +12,9 @@ absolute and readings change nothing, so saying a message twice does what saying
 *ESR? tells a thing once, and the next message hides that the register was 0. So where an answer was lost, the message
 is said again with a question for a second register, *SRE, which was set when the conversation began and which a restart
 clears.
+
+On a line that garbles bytes this is not enough: a value may have changed under way. An instrument that knows checksums
+(`Instrument.check`) carries out what came as it was sent, and nothing else, and its answers carry theirs.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import math
 import re
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +63,9 @@ class Instrument:
         answers_to: what the answer must contain.
         tag: makes answers carry the number of their question, see the module; "" where nothing of the kind exists.
         tagged: what the answers to `tag` are, in order: esr, before, tag.
+        check: ends a message that is carried out only where {crc} is the CRC-32, zlib's, of all before it; "" where
+            nothing of the kind exists. Its own separator stands in it.
+        checked: is the last answer to such a message, likewise.
         mark: sets to 1 what stays until a restart clears it, and what nothing else uses; "" where there is none.
         marked: asks for it.
         error: asks for the oldest error; "" where it cannot say.
@@ -87,6 +94,8 @@ class Instrument:
     answers_to: str = ""
     tag: str = "*ESR?;*ESE?;*ESE {tag};*ESE?"
     tagged: tuple[str, ...] | list[str] = ("esr", "before", "tag")
+    check: str = ""
+    checked: str = ""
     mark: str = "*SRE 1"
     marked: str = "*SRE?"
     error: str = ":SYST:ERR?"
@@ -117,7 +126,10 @@ class Instrument:
             checks.one_of("device.instrument.tagged", known, ("esr", "before", "tag"))
         if self.tag and "tag" not in self.tagged:
             raise ConfigError("device.instrument.tagged must name `tag`, the answer that shows which question it is to")
-        for key, names in (("set", {"channel", "value"}), ("read", {"channel"}), ("tag", {"tag"})):
+        if bool(self.check) != bool(self.checked):
+            raise ConfigError("device.instrument: check and checked go together; set both, or none")
+        named = {"set": {"channel", "value"}, "read": {"channel"}, "tag": {"tag"}, "check": {"crc"}, "checked": {"crc"}}
+        for key, names in named.items():
             used = set(re.findall(r"\{(\w*)[^}]*\}", getattr(self, key)))
             if used - names or (key == "set" and self.set and "value" not in used):
                 raise ConfigError(
@@ -215,9 +227,10 @@ class Talk:
                 return ""
             (name,) = self.steadily(lambda: self.ask([facts.identify], 1))
         except ReplyTimeout as error:
+            checks_too = ", and does it know checksums (device.instrument.check)" if facts.check else ""
             raise ConnectError(
                 f"{self.address.resource} is silent. Is it a {facts.name}, and are its terminator and line settings "
-                f"those of device.instrument? ({error})"
+                f"those of device.instrument{checks_too}? ({error})"
             ) from error
         if facts.answers_to not in name:
             raise ConnectError(
@@ -293,7 +306,8 @@ class Talk:
 
     def messages(self, units: Sequence[str]) -> list[list[str]]:
         """Commands as messages that are not too long."""
-        room = self.instrument.longest - len(self.instrument.tag) - len(self.instrument.mark) - 16
+        facts = self.instrument
+        room = facts.longest - len(facts.tag) - len(facts.mark) - len(facts.check) - 16
         parts: list[list[str]] = [[]]
         length = 0
         for unit in units:
@@ -360,7 +374,8 @@ class Talk:
         mark = [facts.mark] if facts.tag and facts.mark and not self._marked else []
         if mark:
             self._marks.add(self._tag)
-        data = (facts.separator.join([*mark, *units, *tag]) + facts.terminator).encode("latin-1")
+        data = facts.separator.join([*mark, *units, *tag]).encode("latin-1")
+        data += (facts.check.format(crc=zlib.crc32(data)) + facts.terminator).encode()
         self._said.add(self._tag)
         self._cut = any("#" in unit for unit in units)
         for part in data.splitlines(keepends=True) if facts.separator == "\n" else [data]:
@@ -397,19 +412,20 @@ class Talk:
                 return None
 
     def _answers(self, wire: Wire, wanted: int, block: bool, until: float) -> list[str] | None:
-        """One message's answers, cut apart; None after silence."""
+        """One message's answers, cut apart; None after silence, and nothing where they are not what was sent."""
         facts = self.instrument
         first: list[str] = []
-        begun = b""
+        ahead = begun = b""
         if block:
             head = wire.exactly(2, max(until - time.monotonic(), 0.0))
             if head is None:
                 return None
-            if head[:1] == b"#":
+            if head[:1] == b"#" and not (facts.checked and head == b"#0"):
                 data = _block(wire, head, until)
                 if data is None:
                     return None
-                first, wanted = [data], wanted - 1
+                ahead = head + data
+                first, wanted = [data[int(head[1:]) :].decode("latin-1")], wanted - 1
             else:
                 begun = head  # of the next answer: the question was refused
         lines = 1 if facts.answer_separator not in "\r\n" else wanted
@@ -419,7 +435,13 @@ class Talk:
             if line is None:
                 return None
             self.traffic["bytes received"] += len(line) + 1
-            text, begun = (begun + line).decode("latin-1"), b""
+            line, begun = begun + line, b""
+            if facts.checked:
+                answer, _, check = (ahead + line).rpartition(facts.answer_separator.encode())
+                if check != facts.checked.format(crc=zlib.crc32(answer)).encode():
+                    return []
+                line = answer[len(ahead) :]
+            text = line.decode("latin-1")
             parts += [part.strip() for part in (_cut(text, facts.answer_separator) if lines == 1 else [text])]
         if first:
             parts = parts[1:] if parts and not parts[0] else parts
@@ -513,16 +535,15 @@ def _cut(text: str, separator: str) -> list[str]:
     return parts
 
 
-def _block(wire: Wire, head: bytes, until: float) -> str | None:
-    """The bytes of a definite block behind its first two, one character each; None where it does not come.
+def _block(wire: Wire, head: bytes, until: float) -> bytes | None:
+    """What is behind the first two bytes of a definite block, length and data; None where it does not come.
 
     Raises:
         ProtocolError: an indefinite block, which ends nowhere on a stream; or no block.
     """
 
-    def take(count: int) -> str | None:
-        data = wire.exactly(count, max(until - time.monotonic(), 0.0))
-        return None if data is None else data.decode("latin-1")
+    def take(count: int) -> bytes | None:
+        return wire.exactly(count, max(until - time.monotonic(), 0.0))
 
     if not head[1:].isdigit():
         return None
@@ -531,4 +552,5 @@ def _block(wire: Wire, head: bytes, until: float) -> str | None:
     length = take(int(head[1:]))
     if length is None or not length.isdigit():
         return None
-    return take(int(length))
+    data = take(int(length))
+    return None if data is None else length + data

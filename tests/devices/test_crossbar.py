@@ -218,6 +218,14 @@ class TestOwnLimits:
         inst.write("XBAR:ONCE 8;PULS 0,0,0,1.5,1e-6,5")
         assert inst.query("XBAR:COUN?") == "10,10,0"
 
+    def test_work_that_was_refused_is_refused_again(self, inst):
+        """The answer that told may have been lost; and with another number it is other work."""
+        inst.write("*CLS;*RST;:OUTP ON;:XBAR:LIM:PULS 3")
+        for number, limit, code in ((8, 3, 101), (8, 9, 101), (9, 9, 0), (9, 3, 0)):
+            inst.write(f":XBAR:LIM:PULS {limit};:XBAR:ONCE {number};:XBAR:PULS 0,0,0,1.5,1e-6,4")
+            assert inst.query("SYST:ERR?").startswith(f"{code},")
+            assert inst.query("XBAR:COUN?").startswith("0,0," if code else "4,4,")
+
     def test_the_watchdog_switches_off(self, inst):
         seconds = 0.2 if "host" in inst.query("*IDN?") else 2  # QEMU's are a tenth of ours
         inst.write(f"*CLS;:XBAR:WATC {seconds};:OUTP ON;:XBAR:PULS 0,0,0,1.5,1e-6")

@@ -25,7 +25,6 @@ from hwtrain.emulators import Emulator
 from hwtrain.errors import ConnectError, ReplyTimeout
 from hwtrain.perturb import Rademacher
 from tests.devices import hislip_server as hislip
-from tests.devices import instrument
 from tests.devices.test_crossbar import NETWORK, STEPS, facts, sample
 from tests.devices.test_visa import EVERYTHING, SAMPLE, Server, bench, words
 from tests.devices.test_visa import facts as box_facts
@@ -46,32 +45,6 @@ def behind():
 
     yield make
     for each in made:
-        each.close()
-
-
-@pytest.fixture
-def box():
-    made = []
-
-    def make(**settings):
-        made.append(instrument.Instrument(**settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
-@pytest.fixture
-def wire():
-    opened = []
-
-    def connect(server, **settings):
-        opened.append(Wire(Address(server.resource, **settings)))
-        return opened[-1]
-
-    yield connect
-    for each in opened:
         each.close()
 
 

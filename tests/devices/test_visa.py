@@ -37,19 +37,6 @@ def facts(name="dac_adc", **more):
     return Instrument(**table | more)
 
 
-@pytest.fixture
-def box():
-    made = []
-
-    def make(**settings):
-        made.append(instrument.Instrument(**settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
 def bench(box, table=None, **settings):
     settings = {"low": -8.0, "high": 8.0, "timeout": 0.05, "patience": 3.0, "guard": False} | settings
     channels = {"parameters": list(range(1, 10)), "inputs": [10, 11], "outputs": [1]}
@@ -83,19 +70,6 @@ class Server:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.thread.join(5)
-
-
-@pytest.fixture
-def wire():
-    opened = []
-
-    def connect(server, **settings):
-        opened.append(Wire(Address(server.resource, **settings)))
-        return opened[-1]
-
-    yield connect
-    for each in opened:
-        each.close()
 
 
 class TestWire:

@@ -17,13 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-int line_tcp(line_t *line, uint16_t port) {
+static int open_tcp(line_t *line) {
     struct sockaddr_in address;
     socklen_t length = sizeof address;
     int on = 1;
     memset(&address, 0, sizeof address);
     address.sin_family = AF_INET;
-    address.sin_port = htons(port);
+    address.sin_port = htons((uint16_t)line->port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     line->link = -1;
     line->listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -37,7 +37,7 @@ int line_tcp(line_t *line, uint16_t port) {
     return fflush(stdout);
 }
 
-int line_pty(line_t *line) {
+static int open_pty(line_t *line) {
     struct termios mode;
     line->listener = -1;
     line->link = posix_openpt(O_RDWR | O_NOCTTY);
@@ -71,17 +71,34 @@ static size_t take_bytes(line_t *line, uint8_t *bytes, size_t size) {
     return 0;
 }
 
-size_t line_read(line_t *line, uint8_t *bytes, size_t size) {
+void line_wait(line_t *line) {
+    line_flush(line);
     struct pollfd ready = {line->link >= 0 ? line->link : line->listener, POLLIN, 0};
+    line->count = line->next = 0;
     if (poll(&ready, 1, 1) <= 0)
-        return 0;
+        return;
     if (line->link >= 0)
-        return take_bytes(line, bytes, size);
-    take_connection(line);
-    return 0;
+        line->count = take_bytes(line, line->in, sizeof line->in);
+    else
+        take_connection(line);
 }
 
-void line_write(line_t *line, const uint8_t *bytes, size_t count) {
+int line_read(void *context) {
+    line_t *line = context;
+    return line->next < line->count ? line->in[line->next++] : -1;
+}
+
+void line_write(void *context, uint8_t byte) {
+    line_t *line = context;
+    line->out[line->waiting++] = byte;
+    if (line->waiting == sizeof line->out)
+        line_flush(line);
+}
+
+void line_flush(line_t *line) {
+    const uint8_t *bytes = line->out;
+    size_t count = line->waiting;
+    line->waiting = 0;
     while (line->link >= 0 && count) {
         ssize_t written = write(line->link, bytes, count);
         if (written <= 0)
@@ -106,6 +123,11 @@ static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+uint32_t line_millis(void *context) {
+    (void)context;
+    return (uint32_t)(uint64_t)(1e3 * now());
 }
 
 /* Take bytes in behind those under way. The first begins when it comes, or when the last one has ended. */
@@ -164,7 +186,7 @@ static void carry(line_t *host, line_t *board, double each, pid_t twin) {
     }
 }
 
-int line_pace(line_t *line, double baud) {
+static int pace(line_t *line) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
         return -1;
@@ -172,16 +194,36 @@ int line_pace(line_t *line, double baud) {
     if (child < 0)
         return -1;
     if (child == 0) {
-        line_t board = {-1, ends[1]};
+        line_t board = {.listener = -1, .link = ends[1]};
         close(ends[0]);
         fcntl(ends[1], F_SETFL, O_NONBLOCK);
         if (line->link >= 0)
             fcntl(line->link, F_SETFL, O_NONBLOCK);
-        carry(line, &board, 10.0 / baud, twin);
+        carry(line, &board, 10.0 / line->baud, twin);
         exit(0);
     }
     close(ends[1]);
     close(line->listener >= 0 ? line->listener : line->link);
-    *line = (line_t){-1, ends[0]};
+    line->listener = -1;
+    line->link = ends[0];
     return 0;
+}
+
+int line_argument(line_t *line, int count, char **words) {
+    if (!strcmp(words[0], "--pty"))
+        return line->pty = 1;
+    if (count < 2)
+        return 0;
+    if (!strcmp(words[0], "--tcp"))
+        line->port = strtol(words[1], NULL, 10);
+    else if (!strcmp(words[0], "--baud"))
+        line->port = (line->baud = strtod(words[1], NULL)) >= 1.0 ? line->port : -1;
+    else
+        return 0;
+    return 2;
+}
+
+int line_open(line_t *line) {
+    int error = line->pty ? open_pty(line) : open_tcp(line);
+    return error || line->baud == 0.0 ? error : pace(line);
 }
