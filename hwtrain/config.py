@@ -78,6 +78,23 @@ def words() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def own_file(name: str) -> str:
+    """Where a file of a configuration folder is: `${own:NAME}` in a YAML file, so that both may be moved together.
+
+    Raises:
+        ConfigError: none of the folders that the command line names holds it.
+    """
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
+    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if found is None:
+        raise ConfigError(f"no configuration folder holds {name!r}. Name the folder that does with --config-dir")
+    return str(found.absolute())
+
+
+OmegaConf.register_new_resolver("own", own_file, replace=True)
+
+
 def resolve(config: DictConfig) -> DictConfig:
     """The configuration with all references filled in, checked for unknown keys and missing values."""
     try:

@@ -129,7 +129,7 @@ def characterise(settings: DictConfig, words: Sequence[str], task_name: str, *, 
     pages.save(folder / RESULT, json.dumps(document, indent=1) + "\n")
     html = report.page(f"What {bench.spec.name} is like", str(folder), chips_seen, found, advice, files, document)
     pages.save(folder / "report.html", html)
-    _tell(folder, own, found, advice, measured, bench, files, _twin_words(words, own, files, task_name))
+    _tell(folder, own, found, advice, measured, bench, files, _twin_words(words, own, files, task_name, table))
     return 0
 
 
@@ -154,7 +154,7 @@ def _files(
     """The preset and the settings, by their place in the run folder."""
     files, spec = {}, measured.ground.device
     if Can.PULSE in spec.can:
-        name, text = f"device/cell/{own.name}.yaml", twin.cell(traits, spec, table)
+        name, text = f"device/cell/{own.name}.yaml", twin.cell(traits, spec, table.name)
     else:
         name, text = f"device/{own.name}.yaml", twin.preset(traits, spec, measured.common["seconds"], network)
     if text is not None:
@@ -244,7 +244,9 @@ def _tell(
         print(f"No preset: {twin.NOT_PULSED if Can.PULSE in bench.spec.can else twin.NOT_A_TWIN}.")
 
 
-def _twin_words(words: Sequence[str], own: Settings, files: Mapping[str, str], task_name: str) -> list[str]:
+def _twin_words(
+    words: Sequence[str], own: Settings, files: Mapping[str, str], task_name: str, table: Path
+) -> list[str]:
     """What trains the twin: the words that were given, but for those of the device and of this run, and its files."""
     others = ("device", "characterise", "algo", "recorder", "exper")
     kept = [word for word in words if word.startswith("algo.start") or not word.startswith(others)]
@@ -252,7 +254,7 @@ def _twin_words(words: Sequence[str], own: Settings, files: Mapping[str, str], t
         group = name.rpartition("/")[0]
         if group == "device/cell":
             kept.append("device=cells")
-            kept += twin.start_within(text, kept)
+            kept += twin.start_within(text, kept, table)
         kept.append(f"{group}={own.name}")
     if not any(word.startswith("task=") for word in kept) and f"experiment/{own.name}.yaml" not in files:
         kept.append(f"task={task_name}")  # of an experiment

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hwtrain.characterise.estimates import Interval
 from hwtrain.characterise.recommend import Advice
 from hwtrain.core import DeviceSpec
 from hwtrain.sim.networks import Network
+from hwtrain.sim.tables import joined
 from hwtrain.start import Uniform
 
 NOT_PULSED = "the answer to pulses was not measured, or no parameter follows them"
@@ -28,14 +29,16 @@ NOT_A_TWIN = "a twin needs the layers of the device, which names none; say netwo
 
 
 def pooled(chips: Sequence[Mapping[str, Finding]]) -> dict[str, Finding]:
-    """One account of several devices: of every number the median, of every choice the one of most."""
+    """One account of several devices: of every number the median, of every choice the one of most, of tables all."""
     found: dict[str, Finding] = {}
     for name in dict.fromkeys(name for chip in chips for name in chip):
         same = [chip[name] for chip in chips if name in chip]
         words = [finding.verdict for finding in same]
         verdict = max(words, key=words.count)
         alike = [finding for finding in same if finding.verdict == verdict]
-        found[name] = alike[int(np.argsort([finding.value for finding in alike], kind="stable")[len(alike) // 2])]
+        one = alike[int(np.argsort([finding.value for finding in alike], kind="stable")[len(alike) // 2])]
+        tables = [finding.table for finding in alike if finding.table is not None]
+        found[name] = replace(one, table=joined(tables)) if tables else one
     return found
 
 
@@ -91,13 +94,13 @@ def preset(found: Mapping[str, Finding], spec: DeviceSpec, seconds: float, netwo
     return "\n".join(lines) + "\n"
 
 
-def cell(found: Mapping[str, Finding], spec: DeviceSpec, path: Path) -> str | None:
+def cell(found: Mapping[str, Finding], spec: DeviceSpec, table: str) -> str | None:
     """`device/cell/NAME.yaml`: cells that are pulsed as the device's parameters are; None where none was found.
 
     Args:
         found: of the device.
         spec: its account of itself.
-        path: of the table, where the cell is one.
+        table: name of its file in the run folder, where the cell is one.
     """
     one = found.get("cell")
     if one is None or one.settings is None:
@@ -108,20 +111,24 @@ def cell(found: Mapping[str, Finding], spec: DeviceSpec, path: Path) -> str | No
     lines += [f"# {finding.says}" for name, finding in found.items() if name.startswith("pulse_")]
     lines += [f"# {found[name].says}" for name in ("lower_bound", "upper_bound") if found[name].verdict]
     if one.table is not None:
-        lines.append("# The table is a file of the run folder; where that is moved to, say so in path.")
-    place = {} if one.table is None else {"path": str(path.absolute())}
+        lines.append(
+            "# The table is a file of the run folder, which may be moved: it is found where --config-dir leads."
+        )
+    place = {} if one.table is None else {"path": f"${{own:{table}}}"}
     text: str = yaml.safe_dump(_rounded({**one.settings, **place}), sort_keys=False, default_flow_style=None)
     return "\n".join(lines) + "\n" + text
 
 
-def start_within(text: str, words: Sequence[str]) -> list[str]:
+def start_within(text: str, words: Sequence[str], table: Path | None = None) -> list[str]:
     """Words by which training starts within the range of a cell, where it would not: in its middle half.
 
     Args:
         text: `device/cell/NAME.yaml`.
         words: of the command line; what they say of the start is left as it is.
+        table: where that of the cell is, if it is one.
     """
-    made = config.build(yaml.safe_load(text))
+    node = yaml.safe_load(text)
+    made = config.build({**node, "path": str(table)} if "path" in node else node)
     middle, quarter = (made.low + made.high) / 2, (made.high - made.low) / 4
     usual = Uniform()
     if any(word.startswith("algo.start") for word in words) or made.low <= usual.low < usual.high <= made.high:

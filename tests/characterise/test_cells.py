@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import yaml
 
 from hwtrain import config
-from hwtrain.characterise import cells, pulses, replay
+from hwtrain.characterise import cells, pulses, replay, twin
 from hwtrain.characterise.cells import Place, Seen
+from hwtrain.characterise.chip import Finding
 from hwtrain.characterise.pulses import Trains
 from hwtrain.devices.simulated import Simulated
 from hwtrain.sim.composite import Scaled
@@ -145,11 +147,32 @@ def test_the_table_is_used_by_name(characterise, hwtrain, compare, tmp_path):
     assert said.code == 0, said.err
     assert "No law describes the steps; they are drawn from a table." in said.out, said.out
     line = next(line for line in said.out.splitlines() if line.startswith("train the twin: "))
-    trained = hwtrain(*shlex.split(line.removeprefix("train the twin: python -m hwtrain ")), "budget.steps=20")
+    words = shlex.split(line.removeprefix("train the twin: python -m hwtrain "))
+    trained = hwtrain(*words, "budget.steps=20")
     assert trained.code == 0, trained.err
     (tmp_path / "run").rename(tmp_path / "moved")
+    words[words.index(str(tmp_path / "run"))] = "moved"
+    trained = hwtrain(*words, "budget.steps=20", "hydra.run.dir=again")
+    assert trained.code == 0, trained.err
+    kept = yaml.safe_load((tmp_path / "again/config.yaml").read_text())
+    assert kept["device"]["cell"]["path"] == str(tmp_path / "moved/twin.npz")  # so that it can be resumed from anywhere
+    (tmp_path / "moved/twin.npz").rename(tmp_path / "moved/other.npz")
+    refused = hwtrain(*words, "hydra.run.dir=refused")
+    assert refused.code == 2
+    assert "no configuration folder holds 'twin.npz'" in refused.err
+    (tmp_path / "moved/other.npz").rename(tmp_path / "moved/twin.npz")
     compared = compare(tmp_path / "moved")
     assert compared.code == 0, compared.err
+
+
+def test_the_table_of_several_chips_copies_the_parameters_of_all():
+    """Of those that have one: a chip that is of a law lends nothing."""
+    tables = [replace(jumping(), g=jumping().g + shift) for shift in (0.0, 1.0, 2.0)]
+    chips = [{"cell": Finding("cell", "", verdict="table", settings={}, table=one)} for one in tables]
+    found = twin.pooled([*chips, {"cell": Finding("cell", "", verdict="linear", settings={"dw_min": 1.0})}])["cell"]
+    assert np.array_equal(found.table.g, np.concatenate([one.g for one in tables]))
+    assert found.table.change.shape[1] == 9
+    assert chips[1]["cell"].table is tables[1]
 
 
 @MEASURED
