@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwtrain import config
@@ -58,6 +58,7 @@ class Like:
         off: how far its mean levels are from the readings, over the range.
         chance: how far those of as many other parameters would be.
         why: it makes none.
+        because: a sentence that says why it is this one.
         table: the cell, where it is one.
     """
 
@@ -67,6 +68,7 @@ class Like:
     chance: float = 0.0
     why: str = ""
     table: Table | None = None
+    because: str = ""
 
     @property
     def is_like(self) -> bool:
@@ -82,10 +84,16 @@ def nearest(seen: Seen, level: float) -> Like:
         level: of intervals.
     """
     best = _of_law(pulses.fit(seen.trains, level), seen, level)
+    if best.fit.rival is not None:
+        name, lead = best.fit.rival
+        because = f"It is the likeliest: the criterion of Schwarz is {lead:.3g} less for the {name} law, which is next."
+        best = replace(best, because=because)
     if not best.is_like:
+        because = f"It comes nearest; the likeliest, the {best.fit.name} law, is {best.off:.1%} of the range off."
         others = [name for name in pulses.ALL if name != best.fit.family]
         tried = [_of_law(pulses.fit(seen.trains, level, [name]), seen, level) for name in others]
-        best = min([best, *tried], key=lambda one: one.off)
+        nearer = min(tried, key=lambda one: one.off)
+        best = replace(nearer, because=because) if nearer.off < best.off else best
     if best.is_like or seen.walks is None:
         return best
     copied = table(seen.read, *seen.walks, seen.read_noise)
@@ -93,7 +101,8 @@ def nearest(seen: Seen, level: float) -> Like:
     if off >= best.off:
         return best
     settings = {"_target_": "hwtrain.sim.tables.load_table", "read_noise": seen.read_noise, "unit": seen.named}
-    return Like(best.fit, settings, off, chance, best.why, copied)
+    because = f"That law comes {best.off:.1%} of the range off." if math.isfinite(best.off) else ""
+    return Like(best.fit, settings, off, chance, best.why, copied, because)
 
 
 def _of_law(fit: Fit, seen: Seen, level: float) -> Like:

@@ -3,8 +3,9 @@
 Each parameter is fitted by itself, as a level that pulses move by the steps of a law (hwtrain/sim/laws.py), with a
 noise of every pulse, and that is seen with what the last write and the reading are off. An extended Kalman filter gives
 the likelihood of its readings, Fisher scoring the likeliest steps with their errors, and Schwarz's criterion the law.
-The noises are common to all parameters of a chip; how steps and bounds differ from parameter to parameter follows from
-the fits and their errors. Readings at a bound, where pulses change nothing more, say where it is and no more.
+The noises are common to all parameters of a chip, and so is the shape of exponential steps; how steps and bounds differ
+from parameter to parameter follows from the fits and their errors. Readings at a bound, where pulses change nothing
+more, say where it is and no more; with exponential steps, pulses stop at bounds that are fitted too.
 
 Levels are in units of half the device's range, from its middle, unless its range holds 0 and its parameters are plain
 numbers already.
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
+from scipy.special import ndtr
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
@@ -28,7 +30,7 @@ from hwtrain.characterise.chip import SURE
 from hwtrain.characterise.estimates import Interval
 from hwtrain.core import Array
 from hwtrain.errors import ConfigError
-from hwtrain.sim.laws import ConstantStep, Law, LinearStep, PiecewiseStep, PowStep, SoftBounds
+from hwtrain.sim.laws import ConstantStep, ExpStep, Law, LinearStep, PiecewiseStep, PowStep, SoftBounds
 
 SOME = 12  # parameters of a chip that the law is chosen by
 NODES = 5  # of a piecewise law
@@ -37,6 +39,12 @@ SHORT = 30  # readings of a train, below which nobody looks for bounds
 SOFT = 0.85  # share of a step at 0 that is gone at the ends of what was seen, where bounds are soft
 LIVELY = 0.25  # correlation of levels at a bound, from which on pulses still move parameters there
 STILL = 0.15  # of the steps on the way: the slower at the end of a train, the nearer a bound
+STEEP = 7.0  # logarithm of what one step of the exponential law is over another, at most
+RATES = np.outer((-1, 1), np.geomspace(0.5, 12, 8)).ravel()  # of it, to begin with
+FAR = 0.1  # of the window: a bound of which trains say nothing is as near to their ends, to the fit
+EXACTLY = 0.1  # of a step: no nearer are levels to a bound, to the fit, or those that repeat there would rule it
+LINE = 0.3  # gamma of the exponential law below which its steps are as good as on a line
+BENT = 4.0  # standard errors by which it must be above
 ITERATIONS = 30
 UNSEEN = 100.0  # times itself: a noise whose interval ends beyond is asked whether it is seen at all
 TINY = 1e-5  # relative difference for a derivative
@@ -75,9 +83,10 @@ class Family:
     logarithmic: tuple[str, ...] = ("up", "down")
 
     scale = ("up", "down")  # constants that say how far a pulse goes
+    shape = ()  # constants that all parameters share
 
-    def constants(self, fit: Array) -> dict[str, Array]:
-        """By name, from the numbers that are fitted, (..., q)."""
+    def constants(self, fit: Array, shape: Array) -> dict[str, Array]:
+        """By name, from the numbers that are fitted: (..., d, q) of each parameter and (..., c) of all."""
         parts = {name: fit[..., at] for at, name in enumerate(self.names)}
         return parts | {name: np.exp(np.minimum(parts[name], 30.0)) for name in self.logarithmic}
 
@@ -94,10 +103,10 @@ class _Nodes:
     high: Array
 
     names = tuple(f"{way} {node}" for way in ("up", "down") for node in range(NODES))
-    logarithmic = ()
+    logarithmic = shape = ()
     scale = names
 
-    def constants(self, fit: Array) -> dict[str, Array]:
+    def constants(self, fit: Array, shape: Array) -> dict[str, Array]:
         return {name: fit[..., at] for at, name in enumerate(self.names)}
 
     def step(self, value: Array, up: Array, constants: Mapping[str, Array]) -> Array:
@@ -108,6 +117,66 @@ class _Nodes:
         near, far = (np.take_along_axis(sizes, left[..., None] + more, -1)[..., 0] for more in (0, 1))
         size: Array = near + (place - left) * (far - near)
         return size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exponential:
+    """`ExpStep` with a = 1 and b = 0: every parameter has steps of its own, and all have one shape.
+
+    What is fitted to each are the logarithms of its steps at level 0, and of the shape, for either direction, gamma and
+    the logarithm of what a step there is over the step where it has fallen off, which is 1 - A.
+
+    Args:
+        low: about where trains down lead every parameter, (d,).
+        high: the same of trains up.
+    """
+
+    low: Array
+    high: Array
+
+    names = ("up", "down", "high", "low")
+    logarithmic = scale = ("up", "down")
+    shape = ("A_up", "A_down", "gamma_up", "gamma_down")
+
+    def constants(self, fit: Array, shape: Array) -> dict[str, Array]:
+        parts = {name: shape[..., at, None] for at, name in enumerate(self.shape)}
+        parts |= {name: fit[..., at] for at, name in enumerate(self.names)}
+        for at, way in enumerate(self.scale):
+            more = np.clip(parts[f"A_{way}"], -STEEP, STEEP)
+            parts |= {way: np.exp(np.minimum(fit[..., at], 30.0) - more), f"A_{way}": -np.expm1(more)}
+        return parts
+
+    def step(self, value: Array, up: Array, constants: Mapping[str, Array]) -> Array:
+        base, fall, rate = (
+            np.where(up, constants[f"{name}up"], sign * constants[f"{name}down"])
+            for name, sign in (("", 1), ("A_", 1), ("gamma_", -1))
+        )
+        z = 2 * value / (constants["high"] - constants["low"])
+        size: Array = base * np.maximum(0.0, 1 - fall * np.exp(np.minimum(rate * z, 30.0)))
+        return size
+
+    def first(self, trains: Trains, start: Array) -> tuple[Array, Array]:
+        """A fit (d, 4) and a shape (4,) to begin with: least squares over what pulses do where, from `start` (d, 2)."""
+        span = max(trains.levels.shape[-1] // 12, 1)
+        values, shape = np.log(start), np.zeros(4)
+        for at, sign in ((0, 1), (1, -1)):
+            own = trains.levels[:, trains.up == (sign > 0)]
+            before, after = own[..., :-span], own[..., span:]
+            moved = sign * (after - before) / (span * trains.block) / start[:, at, None, None]
+            place = (before + after) / (self.high - self.low)[:, None, None]
+            known = np.isfinite(moved)
+            if not known.any():
+                continue
+            found = []
+            for rate in RATES:
+                parts = np.stack([np.ones(known.sum()), np.exp(np.clip(rate * place[known], -30, 30))], axis=-1)
+                (rest, more), *_ = np.linalg.lstsq(parts, moved[known], rcond=None)
+                found.append((((parts @ (rest, more) - moved[known]) ** 2).sum(), rest, more, rate))
+            _, rest, more, rate = min(found)
+            here = max(rest + more, 0.1)
+            values[:, at] += math.log(here)
+            shape[[at, at + 2]] = math.log(here / max(rest, 0.05 * here)), sign * rate
+        return np.column_stack([values, self.high, self.low]), shape
 
 
 FAMILIES: dict[str, Family] = {
@@ -135,6 +204,9 @@ class Fit:
         high: upper bound, (d,).
         criterion: log-likelihood, less Schwarz's penalty.
         step: the noise-free step of every parameter: (levels (d, ...), up?) -> size.
+        shape: constants that all parameters share, by name; in the coordinates of the levels.
+        is_bent: is it told from a line, if it is exponential?
+        rival: the law that is the likeliest but for this, and by how much its criterion is less, from some parameters.
         ahead: other readings of the same parameters, each less what the ones before it predict, and the variance that
             this should have, (d, j, n); NaN where there is none.
     """
@@ -151,9 +223,12 @@ class Fit:
     criterion: float
     step: Callable[[Array, Array], Array] = field(repr=False)
     ahead: Callable[[Trains], tuple[Array, Array]] = field(repr=False)
+    shape: Mapping[str, Interval] = field(default_factory=dict)
+    is_bent: bool = True
+    rival: tuple[str, float] | None = None
 
 
-ALL = (*FAMILIES, "piecewise")
+ALL = (*FAMILIES, "exponential", "piecewise")
 
 
 def fit(trains: Trains, level: float, families: Sequence[str] = ALL) -> Fit:
@@ -172,10 +247,11 @@ def _fit(trains: Trains, level: float, families: Sequence[str]) -> Fit:
     low, high, kept = _bounds(trains)
     some = slice(None, None, -(-len(low) // SOME))
     few = of(kept, some)
-    tried = [_fitted(few, name, low[some], high[some], "mixed", level) for name in families]
-    name = max(tried, key=lambda one: one.criterion).name
-    found = [_fitted(kept, name, low, high, kind, level) for kind in KINDS]
-    return _soft(max(found, key=lambda one: one.criterion), *reached(kept))
+    tried = [_fitted(few, name, low[some], high[some], "mixed", level, of(trains, some)) for name in families]
+    first, *others = sorted(tried, key=lambda one: (one.is_bent, one.criterion), reverse=True)
+    found = [_fitted(kept, first.name, low, high, kind, level, trains) for kind in KINDS]
+    best = _soft(max(found, key=lambda one: one.criterion), *reached(kept))
+    return replace(best, rival=(others[0].name, first.criterion - others[0].criterion)) if others else best
 
 
 def _soft(found: Fit, lowest: Array, highest: Array) -> Fit:
@@ -246,6 +322,27 @@ def _bounds(trains: Trains) -> tuple[Array, Array, Trains]:
     return found[0], found[1], replace(trains, levels=levels)
 
 
+def _ends(trains: Trains) -> tuple[Array, Array]:
+    """Where trains lead, low and high and never the same, (d,) each."""
+    part, found = max(trains.levels.shape[-1] // 10, 2), []
+    for way, farthest in zip((False, True), reached(trains), strict=True):
+        last = trains.levels[:, trains.up == way][..., -part:]
+        count = np.isfinite(last).sum(axis=(-2, -1))
+        found.append(np.where(count, np.nansum(last, axis=(-2, -1)) / np.maximum(count, 1), farthest))
+    low, high = found
+    return low, np.maximum(high, low + 1e-3 * np.nanmax(np.abs(trains.levels)))
+
+
+def _stopped(value: Array, variance: Array, bound: Array, sign: Array, least: float) -> tuple[Array, Array]:
+    """Mean and variance, of `least` and more, of normal numbers that stop at a bound, in the direction `sign`."""
+    wide = np.sqrt(np.maximum(variance, least))
+    room = sign * (bound - value) / wide
+    beyond, density = ndtr(-room), np.exp(-0.5 * room**2) / math.sqrt(2 * math.pi)
+    lost = wide * (density - room * beyond)
+    square = variance * ((1 + room**2) * beyond - room * density)
+    return value - sign * lost, np.maximum(variance * (1 - 2 * beyond) + square - lost**2, least)
+
+
 def _memory(levels: Array) -> Array:
     """Correlation of levels (d, j, n) with the next, their trends taken out, (d,)."""
     at = np.linspace(-1, 1, levels.shape[-1])
@@ -257,13 +354,19 @@ def _memory(levels: Array) -> Array:
     return found
 
 
-def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level: float) -> Fit:
-    d = len(trains.levels)
+def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level: float, whole: Trains) -> Fit:
+    d, kept = len(trains.levels), np.isfinite(trains.levels[..., 1:])
     lowest, highest = reached(trains)
     bottom, top = np.where(np.isnan(low), lowest, low), np.where(np.isnan(high), highest, high)
     start = _steps(trains)
-    family: _Nodes | Family
-    if name == "piecewise":
+    family: _Nodes | _Exponential | Family
+    weak, shape = np.full((d, 2 * NODES), 1e-12), np.zeros(0)
+    if name == "exponential":
+        family = _Exponential(*_ends(whole))
+        first, shape = family.first(trains, start)
+        weak[:, 2:] = (FAR * (family.high - family.low)[:, None]) ** -2.0
+        trains = whole  # its bounds are found with it
+    elif name == "piecewise":
         family = _Nodes(bottom[:, None], top[:, None])
         first = np.repeat(start, NODES, axis=-1)
     else:
@@ -274,10 +377,12 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
         if name == "power":
             first[:, :2] += math.log(2)
     constants, step = family.constants, family.step
+    least = (EXACTLY * trains.block * float(np.median(start))) ** 2
 
-    def filtered(values: Array, noises: Array, trains: Trains = trains) -> tuple[Array, Array]:
-        """Innovations and their variances, (s, d, j, n), for fits (s, d, q) and logarithms of noises (s, 2)."""
-        of = {key: part[..., None] for key, part in constants(values).items()}
+    def filtered(values: Array, common: Array, trains: Trains = trains) -> tuple[Array, Array]:
+        """Innovations and their variances, (s, d, j, n), for fits (s, d, q), and logarithms of noises with shapes."""
+        noises = common[:, :2]
+        of = {key: part[..., None] for key, part in constants(values, common[:, 2:]).items()}
         unit = sum(np.abs(of[key]) for key in family.scale) / len(family.scale)
         write = np.exp(2 * noises[:, 1])[:, None, None] + trains.read_noise**2
         pulse = np.exp(2 * noises[:, 0])[:, None, None] * trains.block
@@ -295,6 +400,8 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
             value = value + sign * block * size
             spread = relative * np.abs(size) + even * unit
             variance = variance * (1 + sign * slope) ** (2 * block) + pulse * spread**2
+            if name == "exponential":
+                value, variance = _stopped(value, variance, np.where(up, of["high"], of["low"]), sign, least)
             total = variance + write
             known = seen[..., at]
             off = np.where(known, y[..., at] - value, 0.0)
@@ -303,22 +410,35 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
             apart[at - 1], wide[at - 1] = off, np.where(known, total, np.nan)
         return np.moveaxis(apart, 0, -1), np.moveaxis(wide, 0, -1)
 
-    values, noises, information, shared, likelihood = _scored(trains, first, start, filtered)
-    noises, shared = _restricted(values, noises, shared, filtered)
-    many = int(np.isfinite(trains.levels[..., 1:]).sum())
-    penalty = 0.5 * values.size * math.log(max(many / d, 2))
+    values, common, information, shared, likelihood = _scored(
+        trains, first, shape, weak[:, : first.shape[1]], start, filtered
+    )
+    shape, unsure = common[2:], shared[2:]
+
+    def shaped(values: Array, noises: Array, trains: Trains = trains) -> tuple[Array, Array]:
+        return filtered(values, np.concatenate([noises, np.repeat(shape[None], len(noises), axis=0)], axis=1), trains)
+
+    noises, shared = _restricted(values, common[:2], shared[:2], shaped)
+    many = int(kept.sum())
+    numbers = 2 * d if name == "exponential" else values.size  # of bounds, which the others are given, none is counted
+    penalty = 0.5 * numbers * math.log(max(many / d, 2)) + 0.5 * len(shape) * math.log(max(many, 2))
     errors = np.sqrt(np.maximum(np.diagonal(np.linalg.pinv(information), axis1=-2, axis2=-1), 0.0))
-    fitted = constants(values)
+    fitted = constants(values, shape)
     logs = family.logarithmic
     wrong = {key: errors[:, at] * (fitted[key] if key in logs else 1.0) for at, key in enumerate(family.names)}
-    if "high" in fitted:
+    if name == "power":
         low, high = fitted["low"], fitted["high"]
+    if name == "exponential":  # its bounds are said to be some if most are seen without it
+        seen = np.isfinite([low, high]).mean(axis=1) > 0.5
+        low, high = (np.where(is_seen, fitted[key], np.nan) for key, is_seen in zip(("low", "high"), seen, strict=True))
+        apart, wide = shaped(values[None], noises[None])
+        likelihood = float(_likelihood(apart, np.where(kept, wide, np.nan)).sum())
 
     def curve(value: Array, up: Array) -> Array:
         return step(value, up, {key: part[:, None] for key, part in fitted.items()})
 
     def ahead(other: Trains) -> tuple[Array, Array]:
-        apart, wide = filtered(values[None], noises[None], other)
+        apart, wide = shaped(values[None], noises[None], other)
         return apart[0], wide[0]
 
     pulse, write = (
@@ -328,7 +448,7 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
 
     def likely(which: int, noise: float) -> float:
         other = np.where(np.arange(2) == which, noise, noises)
-        return float(_likelihood(*filtered(values[None], other[None]))[0].sum())
+        return float(_likelihood(*shaped(values[None], other[None]))[0].sum())
 
     def bound(which: int, top: float) -> float:
         most = float(noises[which])
@@ -341,7 +461,12 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
     here = likely(0, float(noises[0]))
     if pulse.high > UNSEEN * pulse.value and here - likely(0, -40.0) < SURE:
         pulse = Interval(0.0, 0.0, bound(0, here))
-    return Fit(name, name, fitted, wrong, pulse, write, kind, low, high, float(likelihood - penalty), curve, ahead)
+    ends = np.outer((0, -1, 1), float(norm.ppf((1 + level) / 2)) * unsure) + shape
+    ends[:, :2] = -np.expm1(ends[[0, 2, 1], :2])  # of A
+    shapes = {key: Interval(*map(float, own)) for key, own in zip(family.shape, ends.T, strict=True)}
+    bent = name != "exponential" or bool((np.abs(shape) > LINE + BENT * unsure)[2:].any())
+    criterion = float(likelihood - penalty)
+    return Fit(name, name, fitted, wrong, pulse, write, kind, low, high, criterion, curve, ahead, shapes, bent)
 
 
 def _likelihood(apart: Array, wide: Array) -> Array:
@@ -352,62 +477,81 @@ def _likelihood(apart: Array, wide: Array) -> Array:
 
 
 def _scored(
-    trains: Trains, first: Array, start: Array, filtered: Callable[[Array, Array], tuple[Array, Array]]
+    trains: Trains,
+    first: Array,
+    shape: Array,
+    weak: Array,
+    start: Array,
+    filtered: Callable[[Array, Array], tuple[Array, Array]],
 ) -> tuple[Array, Array, Array, Array, float]:
-    """Fisher scoring, of every parameter by itself (Levenberg's damping) and of the noises of all.
+    """Fisher scoring, of every parameter by itself (Levenberg's damping), and of the noises and the shape of all.
 
     Returns:
-        The fits (d, q), logarithms of the two noises (2,), information of the fits (d, q, q), standard errors of the
-        noises (2,), and the log-likelihood.
+        The fits (d, q), logarithms of the two noises and the shape (2 + c,), information of the fits (d, q, q),
+        standard errors of noises and shape (2 + c,), and the log-likelihood.
     """
     values, (d, q) = first.copy(), first.shape
     jitter = np.nanstd(np.diff(trains.levels, axis=-1)) / math.sqrt(2)
-    noises: Array = np.log(np.array([0.5, max(0.5 * jitter, 1e-3 * float(np.median(start)) * trains.block)]))
+    loud = np.log(np.array([0.5, max(0.5 * jitter, 1e-3 * float(np.median(start)) * trains.block)]))
+    common: Array = np.concatenate([loud, shape])
+    m, stiff = len(common), 1e-3
     floor = math.log(1e-3 * float(np.median(start)))
     damping = np.full(d, 1e-3)
-    apart, wide = filtered(values[None], noises[None])
+    apart, wide = filtered(values[None], common[None])
     now = _likelihood(apart, wide)[0]
     for _ in range(ITERATIONS):
-        stack, sounds = np.repeat(values[None], q + 3, axis=0), np.repeat(noises[None], q + 3, axis=0)
+        stack, sounds = np.repeat(values[None], q + 1 + m, axis=0), np.repeat(common[None], q + 1 + m, axis=0)
         move = TINY * np.maximum(np.abs(values), 0.01)
         for at in range(q):
             stack[at + 1, :, at] += move[:, at]
-        sounds[q + 1, 0] += TINY
-        sounds[q + 2, 1] += TINY
+        sounds[np.arange(q + 1, q + 1 + m), np.arange(m)] += TINY
         apart, wide = filtered(stack, sounds)
-        by = np.concatenate([move.T, np.full((2, d), TINY)])[:, :, None, None]
+        by = np.concatenate([move.T, np.full((m, d), TINY)])[:, :, None, None]
         quiet = np.isnan(wide[0]) | (apart[0] ** 2 > 2 * LOUD * wide[0])
         total = np.where(quiet, 1.0, wide[0])
         off = np.where(quiet, 0.0, apart[0])
         slope = np.where(quiet, 0.0, (apart[1:] - apart[0]) / by)
         widening = np.where(quiet, 0.0, (wide[1:] - wide[0]) / by) / total
-        one = (slope / np.sqrt(total)).reshape(q + 2, d, -1)
-        two = (widening / math.sqrt(2)).reshape(q + 2, d, -1)
+        one = (slope / np.sqrt(total)).reshape(q + m, d, -1)
+        two = (widening / math.sqrt(2)).reshape(q + m, d, -1)
         information = np.einsum("adn,bdn->dab", one, one) + np.einsum("adn,bdn->dab", two, two)
         own = information[:, :q, :q]
-        own = own + (1e-12 + 1e-10 * np.diagonal(own, axis1=1, axis2=2)[:, None, :]) * np.eye(q)
+        own = own + (weak[:, None, :] + 1e-10 * np.diagonal(own, axis1=1, axis2=2)[:, None, :]) * np.eye(q)
         score = (-off * slope / total + 0.5 * (off**2 / total - 1) * widening).sum(axis=(-2, -1)).T
         score = np.where(np.isfinite(score), score, 0.0)
         damped = own + damping[:, None, None] * np.eye(q) * np.diagonal(own, axis1=1, axis2=2)[:, None, :]
-        step = np.linalg.solve(damped + 1e-12 * np.eye(q), score[:, :q, None])[..., 0]
-        step = np.clip(step, -1.0, 1.0)
+        damped = damped + 1e-12 * np.eye(q)
+        step = np.clip(np.linalg.solve(damped, score[:, :q, None])[..., 0], -1.0, 1.0)
         cross = information[:, :q, q:]
-        common = (information[:, q:, q:] - cross.transpose(0, 2, 1) @ np.linalg.solve(own, cross)).sum(axis=0)
-        sound = np.linalg.solve(information[:, q:, q:].sum(axis=0) + 1e-6 * np.eye(2), score[:, q:].sum(axis=0))
-        louder = np.maximum(noises + np.clip(sound, -0.7, 0.7), floor - 3)
-        certain = np.diagonal(np.linalg.inv(common + 1e-6 * np.eye(2)))
+        profile = (information[:, q:, q:] - cross.transpose(0, 2, 1) @ np.linalg.solve(own, cross)).sum(axis=0)
+        certain = np.diagonal(np.linalg.inv(profile + 1e-6 * np.eye(m)))
         shared = np.where(certain > 0, np.sqrt(np.abs(certain)), np.inf)
-        tried = _likelihood(*filtered(np.stack([values, values + step]), np.stack([louder, louder])))
+        both = information[:, q : q + 2, q : q + 2].sum(axis=0) + 1e-6 * np.eye(2)
+        sound = np.linalg.solve(both, score[:, q : q + 2].sum(axis=0))
+        louder = np.concatenate([np.maximum(common[:2] + np.clip(sound, -0.7, 0.7), floor - 3), common[2:]])
+        points = [(values, louder), (values + step, louder)]
+        if m > 2:  # the shape moves, and every parameter with it
+            gone = np.einsum("dqc,dq->dc", cross[:, :, 2:], np.linalg.solve(own, score[:, :q, None])[..., 0])
+            rest = score[:, q + 2 :] - gone
+            bend = profile[2:, 2:] * (1 + stiff * np.eye(m - 2)) + 1e-6 * np.eye(m - 2)
+            turn = np.clip(np.linalg.solve(bend, rest.sum(axis=0)), -0.5, 0.5)
+            follow = np.linalg.solve(damped, (score[:, :q] - cross[:, :, 2:] @ turn)[..., None])[..., 0]
+            points.append((values + np.clip(follow, -1.0, 1.0), louder + np.concatenate([[0.0, 0.0], turn])))
+        tried = _likelihood(*filtered(*(np.stack(parts) for parts in zip(*points, strict=True))))
         better = tried[1] >= tried[0]
         values = np.where(better[:, None], values + step, values)
-        noises = louder
+        common = louder
         damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-6, 1e6)
         after = np.where(better, tried[1], tried[0])
+        if m > 2:
+            if turned := tried[2].sum() > after.sum():
+                (values, common), after = points[2], tried[2]
+            stiff = min(max(stiff / 5 if turned else stiff * 10, 1e-6), 1e6)
         if abs(after.sum() - now.sum()) < 0.005 * d + 0.01:
             now = after
             break
         now = after
-    return values, noises, own, shared, float(now.sum())
+    return values, common, own, shared, float(now.sum())
 
 
 def _restricted(
@@ -504,7 +648,7 @@ def symmetry(found: Fit, low: Array, high: Array) -> Array:
 
 def steps(found: Fit) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Step up and step down of every parameter, (d,), each with its error: at level 0, or of nodes the mean."""
-    if found.name != "power":
+    if found.name not in ("power", "exponential"):
         return scales(found)
     parts = []
     for way in ("up", "down"):
@@ -556,13 +700,16 @@ def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
     if min(up, down) <= 0:
         raise ConfigError("no cell is made of these readings: pulses of one direction do not lead there, on average")
     dw_min, bounds = max(up, down), dict[str, float]()
-    for name, end, fallback in (("w_min", found.low, seen[0]), ("w_max", found.high, seen[1])):
+    for name, key, end, fallback in (("w_min", "low", found.low, seen[0]), ("w_max", "high", found.high, seen[1])):
+        if found.name == "exponential":  # whose shape refers to them, seen or not
+            end = found.constants[key]
         inside = np.isfinite(end)
         values = np.where(inside, end, fallback)
         farthest = values.min() if name == "w_min" else values.max()
-        middle = float(np.median(values[inside]) if inside.mean() > 0.5 else farthest)
+        average = np.mean if found.name == "exponential" else np.median
+        middle = float(average(values[inside]) if inside.mean() > 0.5 else farthest)
         bounds[name] = middle
-        own = found.errors.get("low" if name == "w_min" else "high", np.zeros(values.shape))
+        own = found.errors.get(key, np.zeros(values.shape))
         bounds[f"{name}_dtod"] = spread(values[inside], own[inside], middle) if inside.mean() > 0.5 else 0.0
     if found.name == "linear":
         for way, bound in (("up", bounds["w_max"]), ("down", bounds["w_min"])):
@@ -577,6 +724,8 @@ def cell(found: Fit, seen: tuple[Array, Array], level: float) -> dict[str, Any]:
         law["pow_up_down"] = 1 - less / more if more >= less else more / less - 1
         wrong = np.hypot(found.errors["power_up"], found.errors["power_down"]) / 2
         law["pow_gamma_dtod"] = spread(both, wrong, law["pow_gamma"])
+    elif found.name == "exponential":
+        law |= {name: one.value for name, one in found.shape.items()} | {"a": 1.0, "b": 0.0}
     elif found.name == "piecewise":
         for way, mean in (("up", up), ("down", down)):
             law[f"piecewise_{way}"] = [float(found.constants[f"{way} {node}"].mean()) / mean for node in range(NODES)]
@@ -602,5 +751,6 @@ _LAWS = {
     "linear": LinearStep.__name__,
     "soft bounds": SoftBounds.__name__,
     "power": PowStep.__name__,
+    "exponential": ExpStep.__name__,
     "piecewise": PiecewiseStep.__name__,
 }

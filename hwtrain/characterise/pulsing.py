@@ -121,6 +121,9 @@ def _numbers(fit: Fit, trains: Trains, offset: Array, middle: float, unit: float
         spread = apart.over(pulses.average(size, level))
         says = f"From parameter to parameter steps differ by {percent(spread)}."
         result.append(Finding("pulse_variation", says, spread, "relative", basis=many))
+    for name, number in fit.shape.items():
+        says = f"In the law of the steps (ExpStep with a = 1 and b = 0), {name} is {stated(number)}."
+        result.append(Finding(f"law_{name}", says, number, basis=many))
     seen = pulses.reached(trains)
 
     def native(values: Array) -> Interval:
@@ -150,13 +153,13 @@ def _cell(like: Like, stuck: float, basis: int) -> list[Finding]:
     if like.table is not None:
         name = "table"
         says = "No law describes the steps; they are drawn from a table."
-        says = f"{says} What is said of them above is by the nearest: {law}."
+        says = f"{says} What is said of them above is by the nearest: {law}. {like.because}"
     elif like.is_like:
-        says = f"The steps are {law}."
+        says = f"The steps are {law}. {like.because}"
     else:
-        says = f"No law describes the steps; the nearest are {law}."
+        says = f"No law describes the steps; the nearest are {law}. {like.because}"
     settings = with_stuck(like.settings, stuck)
-    result = [Finding("cell", says, verdict=name, basis=basis, settings=settings, table=like.table)]
+    result = [Finding("cell", says.strip(), verdict=name, basis=basis, settings=settings, table=like.table)]
     off = f"Simulated again, its mean level is {like.off:.1%} of the range off"
     by_chance = f"As many other parameters would be {like.chance:.1%} off, by how parameters differ."
     for name, says, value in (("cell_residual", f"{off}.", like.off), ("cell_chance", by_chance, like.chance)):

@@ -1,6 +1,7 @@
 """Pulsed devices: what was planted in simulated cells is found, and a cell made of it answers alike."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hwtrain.devices.simulated import Simulated
 from hwtrain.errors import ConfigError, LimitError
 from hwtrain.sim.cells import Stuck
 from hwtrain.sim.composite import Scaled
-from hwtrain.sim.laws import ConstantStep, LinearStep, PiecewiseStep, PowStep, SoftBounds
+from hwtrain.sim.laws import ConstantStep, ExpStep, LinearStep, PiecewiseStep, PowStep, SoftBounds
 from hwtrain.sim.networks import mlp
 from hwtrain.sim.pulsed import Pulsed
 from hwtrain.sim.tables import load_table
@@ -51,6 +52,7 @@ LAWS = {
     "linear": LinearStep(gamma_up=0.4, gamma_down=0.2),
     "soft bounds": SoftBounds(),
     "power": PowStep(pow_gamma=2.5),
+    "exponential": ExpStep(A_up=-0.1, A_down=-1.0, gamma_up=-2.5, gamma_down=-2.5, a=1.0, b=0.0),
     "piecewise": PiecewiseStep([0.3, 1.4, 0.6, 1.2, 0.2], [0.2, 0.5, 1.6, 0.5, 0.3]),
 }
 
@@ -68,6 +70,44 @@ def test_the_law_is_told(name):
     for way in (True, False):
         steps = [one.law.step(places, np.full(9, way), made) for one, made in zip((cell, again), nominal, strict=True)]
         assert np.sqrt(np.mean((steps[1] - steps[0]) ** 2)) < 0.2 * np.mean(steps[0])
+
+
+EXPONENTIAL = Pulsed(  # that of device/cell=reram_es, at a fifteenth of its pulses and noise
+    law=ExpStep(A_up=-1.18445, A_down=-0.081404, gamma_up=5.0, gamma_down=5.0, a=-0.5, b=-0.5), dw_min=0.02,
+    dw_min_dtod=0.1, dw_min_std=0.4, up_down=0.26, w_max=1.0, w_min=-1.0, w_max_dtod=0.1, w_min_dtod=0.1,
+)  # fmt: skip
+SHAPE = {"A_up": -0.0972, "A_down": -0.992, "gamma_up": -2.5, "gamma_down": -2.5}  # of the same, with a = 1 and b = 0
+
+
+@pytest.mark.parametrize("write", [0.0, 3.0])
+def test_exponential_steps_have_the_shape_that_was_planted(write):
+    fit = pulses.fit(trains(replace(EXPONENTIAL, write_noise_std=write), 16, 60), 0.99, ["linear", "exponential"])
+    assert fit.name == "exponential"
+    assert fit.rival[0] == "linear" and fit.rival[1] > 10
+    for name, truth in SHAPE.items():
+        assert fit.shape[name].low < truth < fit.shape[name].high, name
+        assert abs(fit.shape[name].value - truth) < 0.5
+    assert fit.high.mean() == pytest.approx(1.0, abs=0.1)
+    assert fit.low.mean() == pytest.approx(-1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("law", [LinearStep(gamma_up=0.4, gamma_down=0.2), SoftBounds()], ids=["linear", "soft bounds"])
+def test_steps_on_a_line_are_not_exponential(law):
+    """Although all parameters share the shape of an exponential, which counts for less than slopes of their own."""
+    cell = Pulsed(law=law, dw_min=0.02, w_max=1.0, w_min=-1.0, dw_min_std=0.3, dw_min_dtod=0.1, write_noise_std=1.0)
+    assert pulses.fit(trains(cell, 12, 60), 0.95, ["linear", "exponential"]).family == "linear"
+
+
+def test_the_exponential_law_is_handed_back_with_its_reasons(tmp_path):
+    (found,) = concluded(measured(chips(EXPONENTIAL, sizes=(3, 2)), tmp_path, 2500, 1200)[0])
+    assert found["cell"].verdict == "exponential"
+    assert found["cell"].says.startswith("The steps are those of the exponential law. It is the likeliest: ")
+    assert found["cell_residual"].value < found["cell_chance"].value
+    for name, truth in SHAPE.items():
+        assert found[f"law_{name}"].estimate.low < truth < found[f"law_{name}"].estimate.high
+    made = config.build(dict(found["cell"].settings))
+    assert made.step == pytest.approx(EXPONENTIAL.step, rel=0.1)
+    assert (made.low, made.high) == pytest.approx((-1.0, 1.0), abs=0.15)
 
 
 @pytest.mark.parametrize("write", [0.0, 3.0])
