@@ -21,7 +21,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -54,12 +54,14 @@ def run_each(job: Callable[[DictConfig], None]) -> None:
         raise ConfigError(f"a YAML file cannot be read: {_one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
-    except ValueError as error:
-        if "Config group override" not in str(error):
+    except (TypeError, ValueError) as error:
+        if "flag can only be used" in str(error):
+            raise ConfigError(_one_line(error)) from error
+        if HydraConfig.initialized():  # from within a run
             raise
         raise ConfigError(
-            "a group was given null or a number on the command line. Name a choice, or leave an optional one out with "
-            "~, as in ~tuned"
+            "a word was given null, a number or a list on the command line. Name one of its choices, or leave an "
+            "optional word out with ~, as in ~tuned. Keys follow a dot, as in network.sizes=[2,2,1]."
         ) from error
     except OSError as error:
         raise RecordError(
@@ -124,9 +126,10 @@ def resumed(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
         config = OmegaConf.load(path)
     except FileNotFoundError as error:
         raise RecordError(f"resume: {folder} is not a run folder: it holds no config.yaml") from error
-    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise RecordError(f"resume: {path} cannot be read: {_one_line(error)}") from error
-    assert isinstance(config, DictConfig)
+    if not isinstance(config, DictConfig) or not {"algo", "device", "task", "budget", "recorder"} <= {*config}:
+        raise RecordError(f"resume: {path} is damaged: it is not the configuration of a run. Start the run anew.")
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "resume":
@@ -138,7 +141,10 @@ def resumed(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
             )
         if OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
             raise ConfigError(f"unknown key {key!r}. {nearest(key, _keys(OmegaConf.to_container(config)))}")
-        OmegaConf.update(config, key, yaml.safe_load(value))
+        try:
+            OmegaConf.update(config, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{argument} cannot be read: {_one_line(error)}") from error
     config.recorder.folder = str(folder)
     return folder, config
 
@@ -190,6 +196,10 @@ def _check_keys(config: DictConfig) -> None:
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         for key in map(str, node):
+            word = key if path == "device" and key in groups else f"{path}.{key}".replace(".", "/")
+            chosen = isinstance(node[key], DictConfig | None) or not node["_target_"].startswith("hwtrain.")
+            if not chosen and (options := _options(word)):
+                raise ConfigError(f"{path}.{key} is chosen by {word}=CHOICE. {nearest(str(node[key]), options)}")
             if not key.startswith("_") and key not in parameters:
                 if path == "network" and not any(word.startswith(f"network.{key}=") for word in sys.argv):
                     raise ConfigError(
@@ -197,6 +207,11 @@ def _check_keys(config: DictConfig) -> None:
                         "network=mlp, or another algo."
                     )
                 raise ConfigError(f"unknown key {f'{path}.{key}'!r}. {nearest(key, parameters)}")
+
+
+def _options(word: str) -> list[str]:
+    """The choices of a word; none where it is not one."""
+    return [file.stem for folder in (conf_dir(), *own_folders()) for file in (folder / word).glob("*.yaml")]
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
@@ -222,12 +237,19 @@ def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = name.rpartition("/")
     if not options:
         return _one_line(error)
-    return f"{group}={choice} is unknown. {nearest(choice, options)} Known: {', '.join(sorted(options))}."
+    hint = nearest(choice, options)
+    every = "" if hint.startswith("Known") else f" Known: {', '.join(sorted(options))}."
+    return f"{group}={choice} is unknown. {hint}{every}"
 
 
 def _explain(error: Exception) -> str:
     """Hydra's message about an override, with the nearest key instead of the advice to add a new one."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read. Write key=value; a list is [1,2], and text with spaces, brackets, =, ; "
+            "or letters outside ASCII is quoted twice, as in \"key='a text'\"."
+        )
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1).split("@")[0])
     return _one_line(error)
@@ -246,6 +268,8 @@ def _unknown_key(key: str) -> str:
     except (HydraException, OmegaConfBaseException):
         known = []
     known += groups
+    if key in groups:
+        return f"{key}=... has nothing to choose here: what is chosen for {key.split('/')[0]} takes none"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}?" if close else "`python -m hwtrain --help` shows all keys."
     return f"unknown key {key!r}. {hint}"

@@ -124,8 +124,14 @@ BAD = {
     # folders
     ("resume=nowhere",): "not a run folder",
     ("hydra.run.dir=file/below",): "run folder cannot be made",
-    # a word without a value
-    ("algo mgd",): "algo",
+    # a word without a value, or with none of its choices
+    ("algo mgd",): "algo mgd cannot be read. Write key=value",
+    ("network.sizes=[2;1]",): "a list is [1,2]",
+    ("network=[2,2,1]",): "as in network.sizes=[2,2,1]",
+    ("algo.optimizer=adam",): "algo.optimizer is chosen by algo/optimizer=CHOICE. Did you mean 'adam'?",
+    ("device.cost=mse",): "device.cost is chosen by cost=CHOICE",
+    ("device/cell=pcm",): "what is chosen for device takes none",
+    ("--resolve",): "--resolve",
 }  # fmt: skip
 
 
@@ -321,6 +327,25 @@ def test_start_up_pulls_in_neither_instruments_nor_plotting():
     code = f"import sys, hwtrain, hwtrain.__main__; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]\n", b"seed: 0\n", b"\xff\xfe"])
+def test_a_damaged_configuration_is_not_resumed(hwtrain, tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    answer = hwtrain("resume=.", "budget.steps=100")
+    assert answer.code == 2
+    assert "config.yaml" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_choice_that_resembles_none_gets_one_list(hwtrain):
+    assert hwtrain("algo=zzz").err.count("mono_forward") == 1
+
+
+def test_a_folder_is_named_in_any_script(hwtrain, tmp_path):
+    assert hwtrain("task=xor", "budget.steps=10", "hydra.run.dir='Läufe'").code == 0
+    (record,) = tmp_path.rglob("run.json")
+    assert record.parent.name == "Läufe"
 
 
 def test_a_truncated_data_file_is_named(hwtrain, tmp_path):
