@@ -70,6 +70,15 @@ def number(
     raise ConfigError(f"{key} must be {text}{_why(why)}{_null(none)}, not {value!r}")
 
 
+def interval(key: str, value: Any) -> None:
+    """Refuse what is not two finite numbers, the lower one first."""
+    ends = value if isinstance(value, list | tuple) else ()
+    if len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+        raise ConfigError(f"{key} must be two finite numbers, as [0,1], not {value!r}")
+    if not ends[0] < ends[1]:
+        raise ConfigError(f"{key} must begin with the lower of its two numbers, not be {value!r}")
+
+
 def one_of(key: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse what is not one of some words."""
     if value not in (allowed := tuple(allowed)):

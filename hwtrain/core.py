@@ -152,8 +152,14 @@ class DeviceSpec:
     def __post_init__(self) -> None:
         if self.precision not in ("double", "single"):
             raise ConfigError(f"device {self.name!r}: precision must be double or single, not {self.precision!r}")
-        if self.size < 1 or self.inputs < 1 or self.outputs < 1:
-            raise ConfigError(f"device {self.name!r} must have at least one parameter, input and output: {self}")
+        for what in ("size", "inputs", "outputs"):
+            value = getattr(self, what)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigError(f"device {self.name!r}: {what} must be a whole number of at least 1, not {value!r}")
+        for what in ("low", "high", "noise"):
+            value = getattr(self, what)
+            if not isinstance(value, int | float | np.number):
+                raise ConfigError(f"device {self.name!r}: {what} must be a number, not {value!r}")
         if not self.low < self.high:
             raise ConfigError(f"device {self.name!r}: low ({self.low}) must be below high ({self.high})")
         if not (math.isfinite(self.noise) and self.noise >= 0):

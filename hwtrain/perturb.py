@@ -45,7 +45,7 @@ class _Code:
                 f"got amplitude={self.amplitude}, norm={self.norm}"
             )
         name = "norm" if self.amplitude is None else "amplitude"
-        checks.number(f"perturbation.{name}", given[0], low=0, above=True)
+        checks.number(f"algo.perturbation.{name}", given[0], 0, 1e100, above=True)
 
     def _size_of_move(self, norm_per_move: float) -> float:
         if self.amplitude is not None:

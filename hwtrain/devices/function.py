@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Sequence
 
@@ -44,9 +45,8 @@ class FunctionDevice:
         noise: float = 0.0,
         name: str = "function",
     ) -> None:
-        self._function = _named(function) if isinstance(function, str) else function
+        self._function = _checked(_named(function) if isinstance(function, str) else function)
         self._cost = MeanSquaredError() if cost is None else cost
-        self._theta = np.zeros(size)
         self._spec = DeviceSpec(
             name=name,
             inputs=inputs,
@@ -58,6 +58,7 @@ class FunctionDevice:
             unit=unit,
             noise=noise,
         )
+        self._theta = np.zeros(size)
 
     @property
     def spec(self) -> DeviceSpec:
@@ -93,13 +94,16 @@ class FunctionDevice:
         return Reading(cost=cost, output=output if command.observe & Can.OUTPUT else None)
 
     def _call(self, theta: Array, x: Array) -> Array:
-        output = np.asarray(self._function(theta, x), dtype=np.float64)
-        wanted = (len(x), self._spec.outputs)
-        if output.shape != wanted:
+        answer, wanted = self._function(theta, x), (len(x), self._spec.outputs)
+        try:
+            output = np.asarray(answer)
+        except ValueError:  # rows of different lengths
+            output = np.asarray(None)
+        if output.dtype.kind not in "biuf" or output.shape != wanted:
             raise DeviceError(
-                f"{self._spec.name!r} gave outputs of shape {output.shape} for {len(x)} samples; it must give {wanted}"
+                f"{self._spec.name!r} gave {_told(answer)} for {len(x)} samples; it must give numbers of shape {wanted}"
             )
-        return output
+        return output.astype(np.float64, copy=False)
 
 
 def _named(path: str) -> Callable[[Array, Array], Array]:
@@ -111,7 +115,28 @@ def _named(path: str) -> Callable[[Array, Array], Array]:
             f"device.function: {path!r} cannot be imported ({error}). Write package.module:function, "
             "and start where Python finds the package."
         ) from error
-    if not callable(function):
-        raise ConfigError(f"device.function: {path!r} is not a function but a {type(function).__name__}")
     found: Callable[[Array, Array], Array] = function
     return found
+
+
+def _checked(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """Refuse what cannot be called with parameters and inputs."""
+    if not callable(function):
+        raise ConfigError(f"device.function must be a function or package.module:function, not {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of one that is compiled
+        return function
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise ConfigError(
+            f"device.function takes {signature}; it is called with parameters (p,) and inputs (b, n)"
+        ) from error
+    return function
+
+
+def _told(answer: object) -> str:
+    if isinstance(answer, np.ndarray):
+        return f"outputs of shape {answer.shape} ({answer.dtype})"
+    return f"a {type(answer).__name__}"

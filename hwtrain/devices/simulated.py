@@ -100,13 +100,15 @@ class Simulated:
             ("activation_variation", activation_variation),
             ("parameter_variation", parameter_variation),
             ("cost_noise", cost_noise),
-            ("baseline_noise", baseline_noise or 0.0),
             ("read_noise", read_noise),
             ("update_noise", update_noise),
             ("drift", drift),
             ("read_seconds", read_seconds),
         ):
             checks.number(f"device.{name}", value, low=0)
+        checks.number("device.baseline_noise", baseline_noise, low=0, none="the same as device.cost_noise")
+        checks.interval("device.output_range", output_range)
+        checks.interval("device.activity_range", activity_range)
         checks.number("device.stuck", stuck, 0, 1, "a share")
         checks.number("device.low", low, none="an open range")
         checks.number("device.high", high, none="an open range")

@@ -346,8 +346,10 @@ def mlp(
         bias: "add" or "subtract".
         normalise: what every layer does to the length of its inputs: "none", "l2" or "rms".
     """
-    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
-        raise ConfigError(f"network.sizes must be at least two positive whole numbers, not {list(sizes)}")
+    whole = isinstance(sizes, list | tuple) and all(isinstance(size, int) and size >= 1 for size in sizes)
+    if not whole or len(sizes) < 2:
+        raise ConfigError(f"network.sizes must be at least two positive whole numbers, as [49,4,4], not {sizes!r}")
+    checks.one_of("network.output", output, ACTIVATIONS)
     names = [activation] * (len(sizes) - 2) + [output]
     pairs = zip(sizes, sizes[1:], names, strict=False)
     return Network(tuple(dense(n, m, name, bias, normalise) for n, m, name in pairs))

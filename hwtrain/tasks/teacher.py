@@ -43,6 +43,7 @@ class Teacher:
         for name, number in (("spread", self.spread), ("noise", self.noise)):
             checks.number(f"task.{name}", number, low=0)
         checks.number("task.most", self.most, low=0, above=True)
+        checks.whole("task.seed", self.seed, 0, 2**32 - 1)
 
     @property
     def matrix(self) -> Array:
