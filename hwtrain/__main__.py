@@ -8,14 +8,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from hwtrain import __version__, config
-from hwtrain.console import Status, duration
-from hwtrain.errors import ConfigError, DeviceError, HwtrainError
+from hwtrain.console import Status, duration, fault
+from hwtrain.errors import CapabilityError, ConfigError, HwtrainError, LimitError, RecordError
 from hwtrain.trainer import Result, Trainer
 
 MENDABLE, INTERRUPTED = 2, 130
@@ -25,27 +26,32 @@ def main() -> int:
     """Train as the command line says."""
     failures: list[str] = []
 
-    def job(composed: DictConfig) -> None:
+    def attempt(run: Callable[[], Result]) -> None:
         try:
+            result = run()
+        except Exception as error:
+            failures.append(_complain(fault(error)))
+        else:
+            if result.outcome == "interrupted":
+                raise SystemExit(INTERRUPTED)
+
+    def job(composed: DictConfig) -> None:
+        def run() -> Result:
             if composed.resume is not None:  # the command line was looked at before
                 raise ConfigError("resume is said on the command line: python -m hwtrain resume=RUN_FOLDER")
-            settings = config.resolve(composed)
-            result = train(settings, ", ".join(config.choices()))
-        except HwtrainError as error:
-            failures.append(_complain(error))
-            return
-        except OSError as error:  # of a user's device; ours are HwtrainErrors
-            failures.append(_complain(DeviceError(f"the device failed: {error}")))
-            return
-        if result.outcome == "interrupted":
-            raise SystemExit(INTERRUPTED)
+            return train(config.resolve(composed), ", ".join(config.choices()))
+
+        attempt(run)
+
+    def go_on() -> Result:
+        folder, settings = config.resumed(sys.argv[1:])
+        return train(settings, str(folder), resume=True)
 
     try:
         if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
-            folder, settings = config.resumed(sys.argv[1:])
-            result = train(settings, str(folder), resume=True)
-            return INTERRUPTED if result.outcome == "interrupted" else 0
-        config.run_each(job)
+            attempt(go_on)
+        else:
+            config.run_each(job)
     except HwtrainError as error:
         failures.append(_complain(error))
     except KeyboardInterrupt:
@@ -78,7 +84,9 @@ def train(settings: DictConfig, title: str, *, resume: bool = False) -> Result:
                 "command": sys.argv,
             }
         )
-    except DeviceError as error:
+    except (ConfigError, CapabilityError, LimitError, RecordError):
+        raise
+    except Exception as error:
         if "folder" in settings.recorder:
             error.add_note(f"To go on from the last checkpoint: python -m hwtrain resume={settings.recorder.folder}")
         raise

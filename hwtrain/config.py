@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def run_each(job: Callable[[DictConfig], None]) -> None:
     except (TypeError, ValueError) as error:
         if "flag can only be used" in str(error):
             raise ConfigError(_one_line(error)) from error
-        if HydraConfig.initialized():  # from within a run
-            raise
+        if not Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(Path(hydra.__file__).parent):
+            raise  # from within a run
         raise ConfigError(
             "a word was given null, a number or a list on the command line. Name one of its choices, or leave an "
             "optional word out with ~, as in ~tuned. Keys follow a dot, as in network.sizes=[2,2,1]."
@@ -159,7 +160,7 @@ def build(node: Any, **more: Any) -> Any:
         return instantiate(node, **more, _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, HwtrainError):
+        while cause is not None and not isinstance(cause, HwtrainError | MemoryError):
             cause = cause.__cause__
         if cause is not None:
             raise cause from error
@@ -196,7 +197,7 @@ def _check_keys(config: DictConfig) -> None:
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         for key in map(str, node):
-            word = key if path == "device" and key in groups else f"{path}.{key}".replace(".", "/")
+            word = key if path in ("algo", "device") and key in groups else f"{path}.{key}".replace(".", "/")
             chosen = isinstance(node[key], DictConfig | None) or not node["_target_"].startswith("hwtrain.")
             if not chosen and (options := _options(word)):
                 raise ConfigError(f"{path}.{key} is chosen by {word}=CHOICE. {nearest(str(node[key]), options)}")

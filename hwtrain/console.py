@@ -1,12 +1,21 @@
-"""The status line: one line that is rewritten on a terminal, plain lines now and then where there is none."""
+"""What a user sees while a run goes on, and when it fails.
+
+The status line is rewritten on a terminal; where there is none, it is a plain line now and then.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
+
+from hwtrain.errors import ConfigError, DeviceError, HwtrainError
 
 
 class Status:
@@ -43,6 +52,7 @@ class Status:
     def show(self, text: str) -> None:
         """Show a line in place of the one before."""
         if self._terminal:
+            text = text[: shutil.get_terminal_size().columns - 1]  # one that wraps could not be rewritten
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
         else:
@@ -65,3 +75,31 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def fault(error: Exception) -> HwtrainError:
+    """What to say of an error: of a user's device or code where it is none of ours, with the lines to mend.
+
+    Raises:
+        Exception: the error itself, where it is a mistake of ours.
+    """
+    if isinstance(error, HwtrainError):
+        return error
+    installed = tuple(os.path.realpath(folder) for folder in (Path(__file__).parent, sys.prefix, sys.base_prefix))
+    lines = [
+        f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and not os.path.realpath(frame.filename).startswith(installed)
+    ]
+    told: HwtrainError
+    if isinstance(error, MemoryError):
+        told = ConfigError(f"out of memory: {error}. Make it smaller: network, chips, batch.")
+    elif isinstance(error, OSError):
+        told = DeviceError(f"the device failed: {error}")
+    elif lines:
+        told = HwtrainError(f"{type(error).__name__}: {error}, in code that is not hwtrain's:")
+    else:
+        raise error
+    for note in (*lines, *getattr(error, "__notes__", [])):
+        told.add_note(note)
+    return told

@@ -39,6 +39,12 @@ from hwtrain.limits import check
 from hwtrain.recorder import Recorder
 from hwtrain.signals import StopRequest
 
+_OFFERED_BY = {
+    Can.PULSE: "device=pulsed",
+    Can.MEMBRANES: "a task of sequences with device=spiking (say task=jsb_chorales)",
+    Can.GRADIENT | Can.NODE_PROBE: "device=sim",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -181,8 +187,10 @@ class Trainer:
         checks.whole("seed", seed, 0, 2**32 - 1)
         spec = device.spec
         if missing := algorithm.needs & ~spec.can:
+            others = [word for offered, word in _OFFERED_BY.items() if missing & offered] or ["another device"]
             raise CapabilityError(
-                f"{type(algorithm).__name__} needs {missing.names()}; {spec.name!r} offers {spec.can.names()}"
+                f"{type(algorithm).__name__} needs {missing.names()}; {spec.name!r} offers {spec.can.names()}. "
+                f"Choose {' or '.join(others)}, or an algorithm that needs less."
             )
         for what, have, want in (("inputs", task.inputs, spec.inputs), ("outputs", task.outputs, spec.outputs)):
             if have != want:
@@ -269,7 +277,8 @@ class Trainer:
             if stop.requested:
                 return "interrupted"
             if (name := self._ended()) is not None:
-                return name
+                lost = self._progress.costs and not np.isfinite(self._progress.mean_cost).any()
+                return "diverged" if lost else name
             before, began = self._state.step, _began(self._state)
             self._state, metrics, commands = self.step(self._state)
             self._progress = self._progress.after(commands, metrics["cost"], self._clock() - self._began)

@@ -145,3 +145,59 @@ def test_an_operating_system_error_of_a_device_is_not_taken_for_one_of_the_run_f
     assert answer.returncode == 2
     assert "the device failed: [Errno 5] Input/output error" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("1 / 0", "mine.py:2, in forward: return 1 / 0"),
+        ("theta[9]", "IndexError"),
+        ("'volts'", "gave a str for 4 samples; it must give numbers of shape (4, 1)"),
+        ("x[:, :1] + 1j", "(complex128)"),
+        ("[[1], [2, 3]]", "gave a list"),
+        ("x[:, 0]", "outputs of shape (4,)"),
+    ],
+)
+def test_a_mistake_in_a_users_function_is_shown_where_it_is(tmp_path, answer, says):
+    (tmp_path / "mine.py").write_text(f"def forward(theta, x):\n    return {answer}\n")
+    words = "task=xor device=function device.function=mine:forward device.size=2 device.inputs=2 device.outputs=1"
+    answered = run(tmp_path, *words.split(), "budget.steps=10")
+    assert answered.returncode == 2
+    assert says in answered.stderr
+    assert "after step 0" in answered.stderr
+    assert "To go on from the last checkpoint" in answered.stderr
+    assert "Traceback" not in answered.stderr
+
+
+def test_a_mistake_in_a_users_device_is_shown_to_who_characterises_it(tmp_path):
+    (tmp_path / "mine.py").write_text("def forward(theta, x):\n    return theta[9]\n")
+    words = "task=xor device=function device.function=mine:forward device.size=2 device.inputs=2 device.outputs=1"
+    command = [sys.executable, "-m", "hwtrain.characterise", *words.split(), "device.low=-1", "device.high=1"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.returncode == 2
+    assert "mine.py:2, in forward: return theta[9]" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_run_too_short_for_a_line_diverges_all_the_same(tmp_path):
+    (tmp_path / "dark.py").write_text("def forward(theta, x):\n    return x[:, :1] * float('nan')\n")
+    words = "task=xor device=function device.function=dark:forward device.size=2 device.inputs=2 device.outputs=1"
+    assert "diverged" in run(tmp_path, *words.split(), "budget.steps=10").stdout
+
+
+def test_an_operating_system_error_of_a_device_in_a_resumed_run(tmp_path):
+    (tmp_path / "gone.py").write_text(
+        "from pathlib import Path\n"
+        "def forward(theta, x):\n"
+        "    if Path('pulled').exists():\n"
+        "        raise OSError(5, 'Input/output error')\n"
+        "    return x[:, :1] * theta[0] + theta[1]\n"
+    )
+    words = "task=xor device=function device.function=gone:forward device.size=2 device.inputs=2 device.outputs=1"
+    assert run(tmp_path, *words.split(), "budget.steps=10", "hydra.run.dir=here").returncode == 0
+    (tmp_path / "pulled").touch()
+    answer = run(tmp_path, "resume=here", "budget.steps=20")
+    assert answer.returncode == 2
+    assert "the device failed: [Errno 5] Input/output error" in answer.stderr
+    assert "python -m hwtrain resume=here" in answer.stderr
+    assert "Traceback" not in answer.stderr

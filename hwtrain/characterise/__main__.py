@@ -24,6 +24,7 @@ from hwtrain.characterise.experiments import Measured
 from hwtrain.characterise.findings import conclude
 from hwtrain.characterise.recommend import Advice
 from hwtrain.characterise.settings import Settings
+from hwtrain.console import fault
 from hwtrain.core import Can, DeviceSpec, Task
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError, nearest
 from hwtrain.recorder import read_document, to_json
@@ -44,10 +45,8 @@ def main() -> int:
             if folders := config.own_folders():
                 words.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]")
             code = characterise(_resolved(composed), words, config.choices()[2])
-        except HwtrainError as error:
-            failures.append(_complain(error))
-        except OSError as error:  # of a user's device; ours are HwtrainErrors
-            failures.append(_complain(DeviceError(f"the device failed: {error}")))
+        except Exception as error:
+            failures.append(_complain(fault(error)))
         else:
             if code == INTERRUPTED:  # of a sweep, the rest too
                 raise SystemExit(INTERRUPTED)
@@ -62,10 +61,8 @@ def main() -> int:
         _check_own_keys(sys.argv[1:])
         sys.argv[1:1] = ["--config-name=characterise"]
         config.run_each(job)
-    except HwtrainError as error:
-        failures.append(_complain(error))
-    except OSError as error:
-        failures.append(_complain(DeviceError(f"the device failed: {error}")))
+    except Exception as error:
+        failures.append(_complain(fault(error)))
     except KeyboardInterrupt:
         print("\nhwtrain: stopped at once; the device is at rest and what was read is kept.", file=sys.stderr)
         return INTERRUPTED

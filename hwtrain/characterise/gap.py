@@ -263,10 +263,9 @@ def _drawn(title: str, one: Array, other: Array) -> str:
 def _settings(folder: Path) -> DictConfig:
     try:
         found = OmegaConf.load(folder / "config.yaml")
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecordError(f"{folder} is not the run folder of a characterisation: {error}") from error
-    assert isinstance(found, DictConfig)
-    if "characterise" not in found:
+    if not isinstance(found, DictConfig) or "characterise" not in found:
         raise RecordError(f"{folder} is a run of training, not of a characterisation")
     return found
 
