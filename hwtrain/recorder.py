@@ -10,6 +10,7 @@ report.html     pictures
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -22,8 +23,13 @@ import numpy as np
 
 from hwtrain import checkpoint, checks
 from hwtrain.core import Array
-from hwtrain.errors import HwtrainError, RecordError
+from hwtrain.errors import ConfigError, HwtrainError, RecordError
 from hwtrain.report import write as write_report
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
 
@@ -71,6 +77,8 @@ class RunFolder:
         resume: bool = False,
         report: bool = True,
     ) -> None:
+        if not isinstance(folder, str | Path):
+            raise ConfigError(f"recorder.folder must be a path, not {folder!r}")
         checks.whole("recorder.every", every, why="steps")
         checks.number("recorder.checkpoint_seconds", checkpoint_seconds, low=0)
         self.folder, self.every, self.checkpoint_seconds = Path(folder), every, checkpoint_seconds
@@ -82,6 +90,7 @@ class RunFolder:
     def open(self, start: Mapping[str, Any]) -> Mapping[str, Array] | None:
         """Make the folder, or take up the run that is in it: its lines are cut back to those of the last checkpoint."""
         path = self.folder / "run.json"
+        arrays, before = None, {}
         try:
             if not self._resume:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,28 +98,28 @@ class RunFolder:
                     raise RecordError(
                         f"{self.folder} already holds a run. Resume it (resume={self.folder}) or choose another folder."
                     )
-                (self.folder / "config.yaml").write_text(self._text)
-                arrays = None
-                self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **start}
-            elif self._has_only_begun():
-                arrays = None
-                self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **start}
-            else:
-                arrays = checkpoint.load(self.folder)
-                os.truncate(self.folder / "metrics.jsonl", int(arrays["record.bytes"]))
-                self._start = {**read_document(path), **start, "outcome": None, "finished": None}
-            self._metrics = open(self.folder / "metrics.jsonl", "a", buffering=1)
             self._events = open(self.folder / "events.jsonl", "a", buffering=1)
-            if self._resume:
-                self._events.write("\n")  # ends a line that a killed process left unfinished
+            _claim(self._events, self.folder)
+            if not self._resume:
+                (self.folder / "config.yaml").write_text(self._text, encoding="utf-8")
+            elif not self._has_only_begun():
+                arrays, before = checkpoint.load(self.folder), read_document(path)
+                self._cut_back(int(arrays["record.bytes"]))
+            self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **before, **start}
+            self._start |= {"outcome": None, "finished": None}
+            self._metrics = open(self.folder / "metrics.jsonl", "a", buffering=1)
+            if self._resume:  # without the line that a killed process left unfinished
+                events = self.folder / "events.jsonl"
+                os.truncate(events, events.read_bytes().rfind(b"\n") + 1)
             self._write(self._start)
-        except HwtrainError:
-            raise
+            self.event("resumed" if self._resume else "started")
         except OSError as error:
+            self._let_go()
+            if isinstance(error, HwtrainError):
+                raise
             raise RecordError(
                 f"cannot write to the run folder {self.folder}: {error.strerror or error}. Nothing was trained."
             ) from error
-        self.event("resumed" if self._resume else "started")
         return arrays
 
     def line(self, values: Mapping[str, Any]) -> None:
@@ -125,21 +134,42 @@ class RunFolder:
 
     def save(self, arrays: Mapping[str, Array]) -> None:
         """Write a checkpoint that knows how far metrics.jsonl has come."""
-        self._metrics.flush()
+        try:
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())  # no line is lost that the checkpoint counts
+        except OSError as error:
+            raise RecordError(f"cannot write to {self._metrics.name}: {error.strerror}. {self._safe()}") from error
         checkpoint.save(self.folder, {**arrays, "record.bytes": np.asarray(self._metrics.tell())})
 
     def close(self, outcome: Mapping[str, Any]) -> None:
         """Complete run.json and draw the report."""
-        self._write({**self._start, **{name: to_json(value) for name, value in outcome.items()}, "finished": _now()})
-        self.event("finished", outcome=outcome.get("outcome"))
+        done = {name: to_json(value) for name, value in outcome.items()}
         try:
-            if self._report:
-                write_report(self.folder)
-        except (HwtrainError, OSError) as error:  # the run is safe; a picture can be drawn again
-            self.event("no report", reason=str(error))
+            self._write({**self._start, **done, "finished": _now()})
+            self.event("finished", outcome=outcome.get("outcome"))
+            try:
+                if self._report:
+                    write_report(self.folder)
+            except (HwtrainError, OSError) as error:  # the run is safe; a picture can be drawn again
+                self.event("no report", reason=str(error))
         finally:
-            self._metrics.close()
-            self._events.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for file in filter(None, (self._metrics, self._events)):
+            with contextlib.suppress(OSError):  # of a line that could not be written, which was said before
+                file.close()
+
+    def _cut_back(self, size: int) -> None:
+        """Cut the lines back to those of the checkpoint."""
+        path = self.folder / "metrics.jsonl"
+        have = path.stat().st_size if path.exists() else 0
+        if have < size:
+            raise RecordError(
+                f"{path} holds {have} bytes and had {size} at the last checkpoint: lines are lost. Put the whole file "
+                "back, or start the run anew."
+            )
+        os.truncate(path, size)
 
     def _has_only_begun(self) -> bool:
         """Was the process killed before the first checkpoint, so that the run goes on from its start?"""
@@ -150,14 +180,19 @@ class RunFolder:
         try:
             file.write(json.dumps(document, allow_nan=False) + "\n")
         except OSError as error:
-            raise RecordError(
-                f"cannot write to {file.name}: {error.strerror}. What was written before is safe."
-            ) from error
+            raise RecordError(f"cannot write to {file.name}: {error.strerror}. {self._safe()}") from error
 
     def _write(self, document: Mapping[str, Any]) -> None:
-        temporary = self.folder / "run.json.part"
-        temporary.write_text(json.dumps({key: to_json(value) for key, value in document.items()}, indent=1) + "\n")
-        os.replace(temporary, self.folder / "run.json")
+        path, temporary = self.folder / "run.json", self.folder / "run.json.part"
+        try:
+            text = json.dumps({key: to_json(value) for key, value in document.items()}, indent=1)
+            temporary.write_text(text + "\n")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror or error}. {self._safe()}") from error
+
+    def _safe(self) -> str:
+        return f"What was written before is safe: mend this, then python -m hwtrain resume={self.folder}"
 
 
 class InMemory:
@@ -226,7 +261,22 @@ def read_document(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path.parent} is not a run folder: it holds no {path.name}") from error
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise RecordError(f"{path} is damaged: it holds a {type(document).__name__}, not the account of a run")
     return document
+
+
+def _claim(file: Any, folder: Path) -> None:
+    """Refuse a folder in which another process trains; its claim ends with it, however it ends."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecordError(
+                f"{folder} is in use: its run is still going on in another process. Stop that one (Ctrl-C) first."
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
 
 def _now() -> str:

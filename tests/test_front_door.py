@@ -101,6 +101,13 @@ BAD = {
     ("device.drift=1",): "device.read_seconds",
     ("device.precision=half",): "double, single",
     ("network.activation=gelu",): "network.activation",
+    ("network.output=gelu",): "network.output",
+    ("network.sizes=3",): "network.sizes must be at least two positive whole numbers, as [49,4,4], not 3",
+    ("network.sizes=[2,1000000000000000,1]",): "out of memory",
+    ("device.output_range=1",): "device.output_range must be two finite numbers, as [0,1], not 1",
+    ("device.activity_range=[1,0]",): "device.activity_range must begin with the lower",
+    ("device.baseline_noise=[]",): "device.baseline_noise must be",
+    ("algo.perturbation.amplitude=1e300",): "algo.perturbation.amplitude",
     ("seed=-1",): "seed",
     ("seed=1.5",): "seed",
     ("seed=1,2",): "multirun",
@@ -112,10 +119,19 @@ BAD = {
     ("algo=forward_forward", "task=letters7x7", "algo.negatives=pair"): "algo.readout=softmax",
     ("algo=forward_forward", "task=letters7x7", "algo.on_device=true"): "algo/optimizer=descent",
     ("algo=drtp", "task=letters7x7", "network.output=sigmoid"): "network.output=linear",
-    ("algo=node_perturbation", *FUNCTION, "device.function=math:sin"): "needs SAMPLE_COST",
+    ("algo=node_perturbation", *FUNCTION, "device.function=math:atan2"): "needs SAMPLE_COST",
     ("device=function",): "device.function is needed",
     (*FUNCTION, "device.function=no.such:thing"): "cannot be imported",
+    (*FUNCTION, "device.function=math:sin"): "it is called with parameters (p,) and inputs (b, n)",
+    (*FUNCTION, "device.function=3"): "device.function must be a function",
+    (*FUNCTION, "device.function=math:atan2", "device.size=0"): "size must be a whole number of at least 1, not 0",
+    (*FUNCTION, "device.function=math:atan2", "device.size=nine"): "size must be a whole number",
+    (*FUNCTION, "device.function=math:atan2", "device.low=zero"): "low must be a number, not 'zero'",
+    ("algo=analog_sgd",): "Choose device=pulsed",
+    ("recorder.folder=3",): "recorder.folder must be a path",
     ("task.bits=40",): "task.bits",
+    ("task=teacher", "task.seed=abc"): "task.seed must be a whole number",
+    ("algo=physics_aware", "algo.model=fitted", "algo.cost=mse"): "algo.cost is chosen by cost=CHOICE",
     ("task.batch=9",): "task.batch",
     # data
     ("task=file",): "task.path is needed",
@@ -259,6 +275,35 @@ class TestResumeRefuses:
         assert "holds no checkpoint" in answer.err
         assert (only_run() / "metrics.jsonl").read_bytes() == before
 
+    @pytest.mark.parametrize(("name", "content"), [("metrics.jsonl", b""), ("run.json", b"[]")])
+    def test_lost_lines_and_a_damaged_account(self, hwtrain, only_run, name, content):
+        hwtrain(*XOR)
+        (only_run() / name).write_bytes(content)
+        answer = hwtrain(f"resume={only_run()}", "budget.steps=10000")
+        assert answer.code == 2
+        assert f"{name} " in answer.err
+        assert "Traceback" not in answer.err
+        assert (only_run() / name).read_bytes() == content
+
+    def test_an_event_that_was_left_unfinished(self, hwtrain, only_run):
+        hwtrain(*XOR)
+        with open(only_run() / "events.jsonl", "a") as file:
+            file.write('{"time": "2026')
+        assert hwtrain(f"resume={only_run()}", "budget.steps=10000").code == 0
+        lines = (only_run() / "events.jsonl").read_text().splitlines()
+        assert [json.loads(line)["event"] for line in lines] == ["started", "finished", "resumed", "finished"]
+
+    def test_a_run_that_is_still_going_on(self, hwtrain, tmp_path, only_run):
+        process = started(tmp_path, "task=xor", "budget.steps=100000000", "recorder.report=false")
+        try:
+            answer = hwtrain(f"resume={only_run()}")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        assert answer.code == 2
+        assert "is in use" in answer.err
+        assert process.returncode == 130
+
     def test_a_folder_that_already_holds_a_run(self, hwtrain, only_run):
         hwtrain(*XOR, "hydra.run.dir=here")
         before = (only_run() / "run.json").read_bytes()
@@ -294,6 +339,35 @@ def test_a_signal_ends_the_run_after_the_step(tmp_path, only_run, number):
     steps = json.loads((folder / "run.json").read_text())["steps"]
     assert np.load(folder / "checkpoint.npz")["state.step"] == steps
     assert "\r" not in out  # not a terminal
+
+
+def with_room(folder, size, *arguments):
+    """A run whose files cannot grow beyond `size` bytes, as on a full disk."""
+    limit = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); import hwtrain.__main__ as m"
+    )
+    code = f"import sys; {limit}; sys.exit(m.main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_disk_that_fills_costs_nothing_that_was_written(hwtrain, tmp_path):
+    words = ("task=xor", "budget.steps=4000", "recorder.every=4", "hydra.run.dir=here", "recorder.report=false")
+    answer = with_room(tmp_path, 30_000, *words)
+    assert answer.returncode == 2
+    assert "metrics.jsonl: File too large. What was written before is safe" in answer.stderr
+    assert json.loads((tmp_path / "here" / "run.json").read_text())["outcome"] == "failed"
+    answer = with_room(tmp_path, 1000, "resume=here")
+    assert answer.returncode == 2
+    assert "run.json: File too large" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "device failed" not in answer.stderr
+    answer = hwtrain("resume=here")
+    assert answer.code == 0, answer.err
+    other = hwtrain(*words[:-2], "hydra.run.dir=there", words[-1])
+    assert other.code == 0, other.err
+    assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == (tmp_path / "there" / "metrics.jsonl").read_bytes()
 
 
 RESUMABLE = (
