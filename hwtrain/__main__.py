@@ -9,12 +9,13 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from hwtrain import __version__, config
+from hwtrain import __version__, checkpoint, config
 from hwtrain.console import Status, duration, fault
 from hwtrain.errors import CapabilityError, ConfigError, HwtrainError, LimitError, RecordError
 from hwtrain.trainer import Result, Trainer
@@ -25,6 +26,9 @@ MENDABLE, INTERRUPTED = 2, 130
 def main() -> int:
     """Train as the command line says."""
     failures: list[str] = []
+    if sys.argv[1:] == ["--version"]:
+        print(f"hwtrain {__version__}")
+        return 0
 
     def attempt(run: Callable[[], Result]) -> None:
         try:
@@ -87,7 +91,7 @@ def train(settings: DictConfig, title: str, *, resume: bool = False) -> Result:
     except (ConfigError, CapabilityError, LimitError, RecordError):
         raise
     except Exception as error:
-        if "folder" in settings.recorder:
+        if "folder" in settings.recorder and checkpoint.exists(Path(settings.recorder.folder)):
             error.add_note(f"To go on from the last checkpoint: python -m hwtrain resume={settings.recorder.folder}")
         raise
     finally:

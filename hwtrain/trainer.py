@@ -26,6 +26,7 @@ from hwtrain.core import (
     Program,
     Pulse,
     Sample,
+    State,
     Stateful,
     Streaming,
     Task,
@@ -185,6 +186,12 @@ class Trainer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         checks.whole("seed", seed, 0, 2**32 - 1)
+        for what, part, promise in (
+            ("algorithm", algorithm, Algorithm),
+            ("device", device, Device),
+            ("task", task, Task),
+        ):
+            _require(what, part, promise)
         spec = device.spec
         if missing := algorithm.needs & ~spec.can:
             others = [word for offered, word in _OFFERED_BY.items() if missing & offered] or ["another device"]
@@ -225,6 +232,10 @@ class Trainer:
         check(self.device.spec, commands)
         readings = self.device.execute(commands)
         state, metrics = self.algorithm.tell(state, self._sample, readings)
+        if "cost" not in metrics:
+            raise ConfigError(
+                f"{type(self.algorithm).__name__}.tell gave no 'cost' among its metrics, only {[*metrics]}"
+            )
         return state, metrics, commands
 
     def run(self, start: Mapping[str, Any] | None = None) -> Result:
@@ -238,6 +249,7 @@ class Trainer:
         """
         spec = self.device.spec
         self._state = self.algorithm.init(spec, self.seed)
+        _require("state", self._state, State)
         never = np.full_like(self._state.theta, np.nan)
         self._progress = Progress(Counts(), never, np.zeros(spec.replicas))
         kept = self.recorder.open({"device": spec.to_json(), "seeds": {"replicas": self.seed}, **(start or {})})
@@ -381,6 +393,16 @@ class Trainer:
         if shares and 0 < max(shares) < 1:
             parts.append(f"{duration(progress.seconds * (1 / max(shares) - 1))} left")
         return "  ".join(parts)
+
+
+def _require(what: str, part: Any, promise: type) -> None:
+    """Refuse a part, a user's own say, that lacks something its protocol names."""
+    named = [name for name in (*vars(promise), *promise.__annotations__) if not name.startswith("_")]
+    if missing := [name for name in named if not hasattr(part, name)]:
+        raise ConfigError(
+            f"the {what} is a {type(part).__name__} without {', '.join(missing)}; what it needs is said by class "
+            f"{promise.__name__} of hwtrain/core.py"
+        )
 
 
 def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tuple[Counts, Array]:

@@ -169,6 +169,65 @@ def test_a_mistake_in_a_users_function_is_shown_where_it_is(tmp_path, answer, sa
     assert "Traceback" not in answered.stderr
 
 
+OWN_RULE = """
+from dataclasses import dataclass, replace
+import numpy as np
+from hwtrain.core import Can, Measure, Program
+
+@dataclass(frozen=True)
+class State:
+    theta: np.ndarray
+    step: int = 0
+    updates: int = 0
+
+class Rule:
+    needs = Can.COST
+    def init(self, spec, seed):
+        return State(np.zeros((*spec.replicas, spec.size)))
+    def presents(self, state):
+        return range(state.step, state.step + 1)
+    def ask(self, state, sample):
+        return Program(state.theta), Measure(sample)
+    def tell(self, state, sample, readings):
+        return replace(state, step=state.step + 1), {"cost": readings[0].cost[..., 0]}
+    def gradient(self, state):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "into", "says"),
+    [
+        ("", "", ""),
+        (
+            "def gradient",
+            "def slope",
+            "the algorithm is a Rule without gradient; what it needs is said by class Algorithm",
+        ),
+        ("updates: int = 0", "", "the state is a State without updates"),
+        ('"cost"', '"costs"', "Rule.tell gave no 'cost' among its metrics, only ['costs']"),
+        ("class Rule:", "class Other:", "'mine.Rule' cannot be found"),
+        ("class Rule:", "Rule = 3\nclass Other:", "'mine.Rule' cannot be found"),
+    ],
+)
+def test_what_an_algorithm_of_a_users_own_lacks_is_named(tmp_path, changed, into, says):
+    (tmp_path / "mine.py").write_text(OWN_RULE.replace(changed, into) if changed else OWN_RULE)
+    (tmp_path / "mylab" / "algo").mkdir(parents=True)
+    (tmp_path / "mylab" / "algo" / "rule.yaml").write_text("_target_: mine.Rule\n")
+    answer = run(tmp_path, "--config-dir", "mylab", "algo=rule", "task=xor", "budget.steps=10")
+    assert answer.returncode == (2 if says else 0), answer.stderr
+    assert says in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_yaml_without_keys_is_no_matter_of_the_run_folder(tmp_path):
+    (tmp_path / "mylab" / "algo").mkdir(parents=True)
+    (tmp_path / "mylab" / "algo" / "three.yaml").write_text("3\n")
+    answer = run(tmp_path, "--config-dir", "mylab", "algo=three")
+    assert answer.returncode == 2
+    assert "a YAML file must hold keys with values" in answer.stderr
+
+
 def test_a_mistake_in_a_users_device_is_shown_to_who_characterises_it(tmp_path):
     (tmp_path / "mine.py").write_text("def forward(theta, x):\n    return theta[9]\n")
     words = "task=xor device=function device.function=mine:forward device.size=2 device.inputs=2 device.outputs=1"
