@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import serial
@@ -73,6 +74,8 @@ class SerialBoard(Board):
         checks.number("device.patience", patience, low=0, above=True, why="seconds")
         connect: Connect = Opener(port, baudrate, dtr)
         if transcript is not None:
+            if not isinstance(transcript, str | Path):
+                raise ConfigError(f"device.transcript must be a path, or null for none, not {transcript!r}")
             connect = Recorded(connect, transcript)
         super().__init__(Link(connect, port, patience), network, cost, low, high, watchdog)
 

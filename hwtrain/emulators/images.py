@@ -119,9 +119,9 @@ def choose(board: str, route: str = "auto") -> str:
         ConfigError: no such board or route, or nothing is installed for it.
     """
     if board not in BOARDS:
-        raise ConfigError(f"there is no emulated board {board!r}. {nearest(board, BOARDS)}")
+        raise ConfigError(f"there is no emulated board {board!r}. {nearest(str(board), BOARDS)}")
     if route not in _ROUTES:
-        raise ConfigError(f"there is no route {route!r} to a board. {nearest(route, _ROUTES)}")
+        raise ConfigError(f"there is no route {route!r} to a board. {nearest(str(route), _ROUTES)}")
     if os.name != "posix":
         raise ConfigError("boards are emulated on Linux and macOS only.")
     if route == "pip" and board not in _PIP:
