@@ -65,6 +65,8 @@ def run_each(job: Callable[[DictConfig], None]) -> None:
             "optional word out with ~, as in ~tuned. Keys follow a dot, as in network.sizes=[2,2,1]."
         ) from error
     except OSError as error:
+        if error.errno is None:  # of what reads YAML
+            raise ConfigError(f"a YAML file must hold keys with values: {error}") from error
         raise RecordError(
             f"the run folder cannot be made: {error}. Choose another with hydra.run.dir=FOLDER."
         ) from error
@@ -100,6 +102,10 @@ OmegaConf.register_new_resolver("own", own_file, replace=True)
 
 def resolve(config: DictConfig) -> DictConfig:
     """The configuration with all references filled in, checked for unknown keys and missing values."""
+    for word in words() if HydraConfig.initialized() else ():
+        group, _, choice = word.partition("=")
+        if group == "tuned" and choice not in (options := _options(group)):  # which Hydra leaves out, being optional
+            raise ConfigError(f"{word} is unknown. {nearest(choice, options)}")
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ConfigError(f"{missing[0]} is needed and has no default. Say {missing[0]}=...")
@@ -192,7 +198,7 @@ def _check_keys(config: DictConfig) -> None:
             continue
         try:
             parameters = inspect.signature(get_object(node["_target_"])).parameters
-        except (ImportError, AttributeError, ValueError, HydraException) as error:
+        except (ImportError, AttributeError, TypeError, ValueError, HydraException) as error:
             raise ConfigError(f"{path}._target_: {node['_target_']!r} cannot be found: {_one_line(error)}") from error
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue

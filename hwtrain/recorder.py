@@ -89,7 +89,7 @@ class RunFolder:
 
     def open(self, start: Mapping[str, Any]) -> Mapping[str, Array] | None:
         """Make the folder, or take up the run that is in it: its lines are cut back to those of the last checkpoint."""
-        path = self.folder / "run.json"
+        path, settings = self.folder / "run.json", self.folder / "config.yaml"
         arrays, before = None, {}
         try:
             if not self._resume:
@@ -98,12 +98,19 @@ class RunFolder:
                     raise RecordError(
                         f"{self.folder} already holds a run. Resume it (resume={self.folder}) or choose another folder."
                     )
+                if settings.exists() and settings.read_bytes() not in (b"", self._text.encode()):
+                    raise RecordError(f"{settings} is there and of something else. Choose another folder.")
             self._events = open(self.folder / "events.jsonl", "a", buffering=1)
             _claim(self._events, self.folder)
             if not self._resume:
-                (self.folder / "config.yaml").write_text(self._text, encoding="utf-8")
+                settings.write_bytes(self._text.encode())
             elif not self._has_only_begun():
                 arrays, before = checkpoint.load(self.folder), read_document(path)
+                if changed := _contents(before).items() - _contents(start).items():
+                    raise RecordError(
+                        f"{self.folder} was trained on other data: {', '.join(sorted(dict(changed)))} has changed or "
+                        "gone since. Put it back, or start a new run."
+                    )
                 self._cut_back(int(arrays["record.bytes"]))
             self._start = {"schema": SCHEMA, "outcome": None, "started": _now(), "finished": None, **before, **start}
             self._start |= {"outcome": None, "finished": None}
@@ -264,6 +271,12 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RecordError(f"{path} is damaged: it holds a {type(document).__name__}, not the account of a run")
     return document
+
+
+def _contents(document: Mapping[str, Any]) -> dict[str, str]:
+    """The data files of a run and the sha256 of each, by name."""
+    files = dict(document.get("task") or {}).get("files") or []
+    return {file["name"]: file["sha256"] for file in files}
 
 
 def _claim(file: Any, folder: Path) -> None:

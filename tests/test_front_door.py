@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import hwtrain as hwtrain_package
 from tests.processes import command, killed_ten_times
 
 XOR = ("task=xor", "budget.steps=2000", "recorder.report=false")
@@ -77,6 +78,7 @@ BAD = {
     ("experiment=mgd2023_xr",): "Did you mean 'mgd2023_xor'?",
     ("algoo=mgd",): "Did you mean 'algo'?",
     ("tuned=null",): "as in ~tuned",
+    ("tuned=xor-mdg",): "Did you mean 'xor-mgd'?",
     # a typo in a key
     ("algo.et=0.1",): "Did you mean 'algo.eta'?",
     ("device.chps=4",): "Did you mean 'device.chips'?",
@@ -133,6 +135,9 @@ BAD = {
     ("task=teacher", "task.seed=abc"): "task.seed must be a whole number",
     ("algo=physics_aware", "algo.model=fitted", "algo.cost=mse"): "algo.cost is chosen by cost=CHOICE",
     ("task.batch=9",): "task.batch",
+    # boards
+    ("device=emulated", "device.board=3"): "there is no emulated board 3. Known: atmega2560",
+    ("device=serial", "device.port=nowhere", "device.transcript=3"): "device.transcript must be a path",
     # data
     ("task=file",): "task.path is needed",
     ("task=file", "task.path=nowhere.npz"): "nowhere.npz",
@@ -285,6 +290,24 @@ class TestResumeRefuses:
         assert "Traceback" not in answer.err
         assert (only_run() / name).read_bytes() == content
 
+    def test_a_folder_with_a_configuration_of_something_else(self, hwtrain, tmp_path):
+        (tmp_path / "config.yaml").write_text("mine: 1\n")
+        answer = hwtrain(*XOR, "hydra.run.dir=.")
+        assert answer.code == 2
+        assert "config.yaml is there and of something else" in answer.err
+        assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
+
+    def test_other_data(self, hwtrain, only_run, tmp_path):
+        (tmp_path / "mine.csv").write_text("0,0,0.0\n0,1,1.0\n1,0,1.0\n1,1,0.0\n" * 5)
+        words = ("task=file", "task.path=mine.csv", "network.sizes=[2,2,1]", "budget.steps=100")
+        assert hwtrain(*words).code == 0
+        with open(tmp_path / "mine.csv", "a") as file:
+            file.write("1,1,1.0\n")
+        answer = hwtrain(f"resume={only_run()}", "budget.steps=200")
+        assert answer.code == 2
+        assert "mine.csv has changed or gone since" in answer.err
+        assert json.loads((only_run() / "run.json").read_text())["outcome"] == "completed"
+
     def test_an_event_that_was_left_unfinished(self, hwtrain, only_run):
         hwtrain(*XOR)
         with open(only_run() / "events.jsonl", "a") as file:
@@ -410,6 +433,11 @@ def test_a_damaged_configuration_is_not_resumed(hwtrain, tmp_path, content):
     assert answer.code == 2
     assert "config.yaml" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_the_version_is_ours(hwtrain):
+    answer = hwtrain("--version")
+    assert (answer.code, answer.out) == (0, f"hwtrain {hwtrain_package.__version__}\n")
 
 
 def test_a_choice_that_resembles_none_gets_one_list(hwtrain):
