@@ -20,11 +20,13 @@ from hwtrain.core import (
     Command,
     Counting,
     Device,
+    DeviceSpec,
     Learn,
     LearnInTime,
     Measure,
     Program,
     Pulse,
+    Reading,
     Sample,
     State,
     Stateful,
@@ -34,7 +36,7 @@ from hwtrain.core import (
     joined,
 )
 from hwtrain.costs import Cost
-from hwtrain.errors import CapabilityError, ConfigError, HwtrainError
+from hwtrain.errors import CapabilityError, ConfigError, DeviceError, HwtrainError
 from hwtrain.evaluation import Evaluation, evaluate
 from hwtrain.limits import check
 from hwtrain.recorder import Recorder
@@ -192,7 +194,10 @@ class Trainer:
             ("task", task, Task),
         ):
             _require(what, part, promise)
-        spec = device.spec
+        if not isinstance(spec := device.spec, DeviceSpec):
+            raise ConfigError(
+                f"the spec of a {type(device).__name__} must be a DeviceSpec (hwtrain/core.py), not {spec!r}"
+            )
         if missing := algorithm.needs & ~spec.can:
             others = [word for offered, word in _OFFERED_BY.items() if missing & offered] or ["another device"]
             raise CapabilityError(
@@ -231,6 +236,7 @@ class Trainer:
         commands = self.algorithm.ask(state, self._sample)
         check(self.device.spec, commands)
         readings = self.device.execute(commands)
+        _check_readings(self.device.spec.name, commands, readings)
         state, metrics = self.algorithm.tell(state, self._sample, readings)
         if "cost" not in metrics:
             raise ConfigError(
@@ -403,6 +409,25 @@ def _require(what: str, part: Any, promise: type) -> None:
             f"the {what} is a {type(part).__name__} without {', '.join(missing)}; what it needs is said by class "
             f"{promise.__name__} of hwtrain/core.py"
         )
+
+
+def _check_readings(name: str, commands: Sequence[Command], readings: Any) -> None:
+    """Refuse an answer that lacks what was asked for, before anything is learnt from it."""
+    asked = [command for command in commands if not isinstance(command, Program | Pulse)]
+    given = readings if isinstance(readings, tuple | list) else ()
+    if len(given) != len(asked) or not all(isinstance(reading, Reading) for reading in given):
+        raise DeviceError(
+            f"{name!r} gave {len(given)} readings for {len(asked)} commands; execute must give a tuple with one "
+            "Reading for each command but Program and Pulse"
+        )
+    for command, reading in zip(asked, given, strict=True):
+        if isinstance(command, Measure) and Can.COST in command.observe:
+            count = 1 if command.probes is None else command.probes.count
+            if not isinstance(reading.cost, np.ndarray) or reading.cost.shape[-1:] != (count,):
+                found = getattr(reading.cost, "shape", reading.cost)
+                raise DeviceError(
+                    f"{name!r} gave the cost {found}; it must be an array (..., {count}), one for each probe"
+                )
 
 
 def _count(counts: Counts, programmed: Array, commands: Sequence[Command]) -> tuple[Counts, Array]:

@@ -84,6 +84,30 @@ def test_the_readme_device_trains_from_a_folder_of_its_own(tmp_path):
     assert "device.channels" in typo.stderr
 
 
+@pytest.mark.parametrize(
+    ("changed", "into", "says"),
+    [
+        ("return tuple(readings)", "return tuple(readings[:1])", "'bench' gave 1 readings for 2 commands"),
+        ("return tuple(readings)", "return None", "'bench' gave 0 readings for 2 commands"),
+        ("Reading(cost=np.array(costs))", "1.0", "one Reading for each command"),
+        ("np.array(costs)", "np.array(costs[:1])", "it must be an array (..., "),
+        ("np.array(costs)", "sum(costs)", "it must be an array (..., 1)"),
+        ("self.spec =", "self.spec = None\n        self.own =", "must be a DeviceSpec"),
+    ],
+)
+def test_an_answer_of_a_users_device_that_cannot_be_meant_is_named(tmp_path, changed, into, says):
+    (bench,) = (code for code in blocks("python") if "class Bench" in code)
+    assert changed in bench
+    (tmp_path / "bench.py").write_text(bench.replace(changed, into))
+    (tmp_path / "mylab" / "device").mkdir(parents=True)
+    (tmp_path / "mylab" / "device" / "bench.yaml").write_text(blocks("yaml")[0])
+    words = ("algo.baseline=shared", "algo.tau_theta=4", "algo.tau_x=4", "budget.steps=16")
+    answer = run(tmp_path, "--config-dir", "mylab", "device=bench", "task=xor", *words)
+    assert answer.returncode == 2
+    assert says in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_a_function_of_a_users_module_trains(tmp_path):
     (tmp_path / "mychip.py").write_text(
         "import numpy as np\n"
