@@ -20,7 +20,7 @@ import numpy as np
 from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.core import Sample
 from hwtrain.costs import CrossEntropy
-from hwtrain.devices.streaming import EmulatedStreaming
+from hwtrain.devices.emulated import Emulated
 from hwtrain.evaluation import Evaluation
 from hwtrain.optimize import Descent
 from hwtrain.recorder import InMemory
@@ -50,7 +50,7 @@ class Untested:
 class Printed(InMemory):
     """Prints accuracy after every epoch; keeps what had crossed the wire when the first test came."""
 
-    def __init__(self, device: EmulatedStreaming, name: str) -> None:
+    def __init__(self, device: Emulated, name: str) -> None:
         super().__init__(every=BLOCK * STEPS)
         self._device, self._name = device, name
         self.steps, self.traffic = 0, {"bytes sent": 0, "bytes received": 0}
@@ -105,7 +105,7 @@ def main() -> None:
         optimizer=Descent(),
         start=LayerGains(inputs=2.0),
     )
-    device = EmulatedStreaming(options.board, network, CrossEntropy(), low=-8.0, high=8.0, patience=60.0)
+    device = Emulated(options.board, network, CrossEntropy(), low=-8.0, high=8.0, patience=60.0)
     recorder = Printed(device, f"{options.board} {options.rule}")
     trainer = Trainer(
         algorithm,

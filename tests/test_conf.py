@@ -21,17 +21,15 @@ CHOICES = sorted(
     if path.parent != conf_dir() and path.parent.name != "tuned"
 )
 NEEDED = {
-    ("device", "emulated_spiking"): ["network=snu", "cost=cross_entropy"],
     ("device", "function"): ["device.function=math:sin", "device.size=1", "device.inputs=2", "device.outputs=1"],
     ("device", "serial"): ["device.port=/dev/ttyACM0"],
-    ("device", "serial_spiking"): ["device.port=/dev/ttyACM0", "network=snu", "cost=cross_entropy"],
     ("device", "replay"): ["device.transcript=bench.jsonl"],
     ("device", "cell_array"): ["device.resource=ASRL/dev/ttyACM0::INSTR"],
     ("device", "visa"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("device", "visa_bench"): ["device.resource=TCPIP::192.168.0.5::5025::SOCKET"],
     ("task", "file"): ["task.path=mine.csv"],
 }
-ELSEWHERE = ("cell_array", "function", "replay", "serial", "serial_spiking", "visa", "visa_bench")
+ELSEWHERE = ("cell_array", "function", "replay", "serial", "visa", "visa_bench")
 WITHOUT = {("device", name) for name in ELSEWHERE}  # nothing of the kind is here
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain.core import Array, Learn, Train, inside
-from hwtrain.devices.board import code_of
+from hwtrain.devices.board_network import code_of
 from hwtrain.devices.messages import Baseline
 from hwtrain.errors import CapabilityError, LimitError
 from hwtrain.sim.networks import Network

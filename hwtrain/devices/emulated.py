@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hwtrain.costs import Cost
 from hwtrain.devices.serial import SerialBoard
+from hwtrain.devices.spiking import Layered
 from hwtrain.emulators import Emulator
-from hwtrain.sim.networks import Network
 
 
 class Emulated(SerialBoard):
@@ -13,7 +13,7 @@ class Emulated(SerialBoard):
 
     Args:
         board: host, stm32f405, mps2_an385, sifive_e, atmega328p or atmega2560.
-        network: what the board is to compute; dense layers.
+        network: what the board is to compute; see `Board`.
         cost: what it is to minimise.
         route: "system" for compilers and emulators of the operating system, "pip" for those that come as Python
             packages, or "auto" for whichever is there.
@@ -32,7 +32,7 @@ class Emulated(SerialBoard):
     def __init__(
         self,
         board: str,
-        network: Network,
+        network: Layered,
         cost: Cost,
         route: str = "auto",
         arguments: tuple[str, ...] | list[str] = (),

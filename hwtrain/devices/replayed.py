@@ -5,8 +5,8 @@ from __future__ import annotations
 from hwtrain.costs import Cost
 from hwtrain.devices.board import Board
 from hwtrain.devices.link import Link
+from hwtrain.devices.spiking import Layered
 from hwtrain.devices.wrappers import Replayed
-from hwtrain.sim.networks import Network
 
 
 class ReplayedBoard(Board):
@@ -28,7 +28,7 @@ class ReplayedBoard(Board):
     def __init__(
         self,
         transcript: str,
-        network: Network,
+        network: Layered,
         cost: Cost,
         low: float | None = None,
         high: float | None = None,

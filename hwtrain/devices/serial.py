@@ -24,9 +24,9 @@ from hwtrain import checks
 from hwtrain.costs import Cost
 from hwtrain.devices.board import Board
 from hwtrain.devices.link import SLICE, Connect, Link, PortLost
+from hwtrain.devices.spiking import Layered
 from hwtrain.devices.wrappers import Recorded
 from hwtrain.errors import ConfigError, ConnectError
-from hwtrain.sim.networks import Network
 
 try:
     import termios
@@ -41,7 +41,7 @@ class SerialBoard(Board):
 
     Args:
         port: device name or URL of pyserial.
-        network: what the board is to compute; dense layers.
+        network: what the board is to compute; see `Board`.
         cost: what it is to minimise.
         baudrate: bits per second; boards on USB ignore it.
         low: lowest parameter value; None is open.
@@ -59,7 +59,7 @@ class SerialBoard(Board):
     def __init__(
         self,
         port: str,
-        network: Network,
+        network: Layered,
         cost: Cost,
         baudrate: int = 115200,
         low: float | None = None,

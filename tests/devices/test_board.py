@@ -641,6 +641,16 @@ class TestNothingIsLost:
         assert 1 <= counts["restarts"] <= 3  # one that comes while the board is being asked who it is costs nothing
         assert np.array_equal(state.theta, calm)
 
+    @pytest.mark.parametrize("whole", [False, True], ids=["host", "board"])
+    def test_a_board_that_is_found_restarted_when_it_is_to_rest(self, twin, whole):
+        """It has lost what it held, and is given it again."""
+        sample = parity(2, 4).sample(np.zeros((), np.uint32), 0)
+        trained(twin, on_device(XOR) if whole else XOR, parity(2, 4), 50)
+        (before,) = twin.execute([Measure(sample)])
+        twin._link.exchange([messages.Reset()], [0.0])
+        twin.rest()
+        assert twin.execute([Measure(sample)]) == (before,)
+
     @pytest.mark.slow
     def test_a_thousand_faults(self):
         """As `python benchmarks/faults.py 10000`, which takes minutes."""

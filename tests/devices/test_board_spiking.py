@@ -11,12 +11,14 @@ from hwtrain.algorithms.osttp import OSTTP
 from hwtrain.conformance import DeviceConformance
 from hwtrain.core import Can, Measure, Program, Sample
 from hwtrain.costs import CrossEntropy
+from hwtrain.devices.board import Board
+from hwtrain.devices.board_spiking import Spiking as OnBoard
 from hwtrain.devices.link import Link
 from hwtrain.devices.messages import Network as Told
 from hwtrain.devices.messages import Reset
-from hwtrain.devices.serial import Opener
+from hwtrain.devices.replayed import ReplayedBoard
+from hwtrain.devices.serial import Opener, SerialBoard
 from hwtrain.devices.spiking import Spiking
-from hwtrain.devices.streaming import Streaming
 from hwtrain.emulators import Emulator
 from hwtrain.errors import CapabilityError, ConfigError, DeviceError, LimitError
 from hwtrain.optimize import Descent
@@ -51,7 +53,7 @@ def make(url):
     made = []
 
     def make(network=NETWORKS["hard"], cost=None, low=-4.0, high=4.0, address=url):
-        made.append(Streaming(Link(Opener(address), address), network, cost or CrossEntropy(), low, high))
+        made.append(Board(Link(Opener(address), address), network, cost or CrossEntropy(), low, high))
         return made[-1]
 
     yield make
@@ -195,7 +197,7 @@ class TestLearningByItself:
         calm, _ = learnt(make(), rule, sample)
         emulator = Emulator(board)
         port = Restarting(emulator)
-        device = Streaming(Link(port, board), NETWORKS["hard"], CrossEntropy(), -4, 4)
+        device = Board(Link(port, board), NETWORKS["hard"], CrossEntropy(), -4, 4)
         device.execute([Program(np.zeros(device.spec.size))])  # it has its network: a restart before costs nothing
         port.left = 5
         rough, _ = learnt(device, rule, sample)
@@ -296,7 +298,7 @@ class TestWhatIsRefused:
         emulator = Emulator("atmega2560", "auto")
         try:
             with pytest.raises(ConfigError, match="built without spiking neurons"):
-                Streaming(Link(Opener(emulator.url), emulator.url), NETWORKS["hard"], CrossEntropy())
+                Board(Link(Opener(emulator.url), emulator.url), NETWORKS["hard"], CrossEntropy())
         finally:
             emulator.stop()
 
@@ -345,7 +347,7 @@ class TestWhatIsRefused:
     def test_a_mean_that_does_not_fit_into_a_request(self, make):
         network = snu([3, 4, 500], threshold=0.2)
         device, rule = make(network), osttp(on_device=True, block=1, centre=True)
-        device._room.sums = False  # as on a board of small requests
+        device._network.room.sums = False  # as on a board of small requests
         sample = Sample(np.zeros((2, 1, 3)), np.zeros((2, 1, 500)))
         with pytest.raises(LimitError, match=r"mean of 500 targets does not fit.*Nothing was sent"):
             device.execute(rule.ask(rule.init(device.spec, np.uint32(0)), sample))
@@ -367,6 +369,17 @@ def test_a_board_may_take_as_long_as_the_steps_that_it_is_given(make, monkeypatc
     for steps in (2, 6):
         device.execute([Measure(show(NETWORKS["hard"], steps))])
     assert allowed[-1] == 3 * allowed[-2] > 0
+
+
+def test_a_transcript_answers_in_its_place(url, tmp_path):
+    network, kept = NETWORKS["hard"], str(tmp_path / "bench.jsonl")
+    commands = [Program(random(network)), Measure(show(network, batch=2), observe=Can.COST | Can.ACTIVITY)]
+    board = SerialBoard(url, network, CrossEntropy(), transcript=kept)
+    readings = board.execute(commands)
+    board.close()
+    replayed = ReplayedBoard(kept, network, CrossEntropy())
+    assert replayed.execute(commands) == readings
+    replayed.close()
 
 
 class TestRestarts:
@@ -397,7 +410,7 @@ def test_host_killed_ten_times(tmp_path):
     needs("host")
     words = (
         "task=xor", "task.batch=1", "network=snu", "network.sizes=[2,8,1]", "algo=osttp", "algo/optimizer=descent",
-        "algo.update=step", "algo.centre=true", "algo.on_device=true", "device=serial_spiking", "budget.steps=20000",
+        "algo.update=step", "algo.centre=true", "algo.on_device=true", "device=serial", "budget.steps=20000",
         "evaluate.every=500", "recorder.every=100", "recorder.checkpoint_seconds=0", "recorder.report=false",
     )  # fmt: skip
     calm, rough = tmp_path / "calm", tmp_path / "rough"
@@ -419,8 +432,6 @@ def test_host_killed_ten_times(tmp_path):
 
 def test_sizes_are_those_of_the_protocol():
     """firmware/PROTOCOL.md: (n + 4) m of a hidden layer, one for each input of the last, two for each output, one."""
-    from hwtrain.devices.streaming import _network
-
-    told = _network(NETWORKS["hard"].layers, CrossEntropy(), -1.0, 1.0)
+    told = OnBoard.told(NETWORKS["hard"].layers, CrossEntropy(), -1.0, 1.0)
     assert isinstance(told, Told)
     assert told.streaming_size == 7 * 5 + 9 * 4 + 4 + 2 * 2 + 1
