@@ -1,7 +1,5 @@
 """Boards as devices: one trajectory however they are trained, little on the wire, and nothing lost."""
 
-import json
-import subprocess
 import zlib
 from dataclasses import replace
 from functools import partial
@@ -19,7 +17,7 @@ from hwtrain.costs import CrossEntropy, MeanSquaredError
 from hwtrain.devices import messages
 from hwtrain.devices.board import Board
 from hwtrain.devices.emulated import Emulated
-from hwtrain.devices.link import Link, PortLost
+from hwtrain.devices.link import Link
 from hwtrain.devices.messages import Rule
 from hwtrain.devices.serial import Opener
 from hwtrain.devices.simulated import Simulated
@@ -34,10 +32,10 @@ from hwtrain.start import Fan
 from hwtrain.tasks.letters import letters7x7
 from hwtrain.tasks.parity import parity
 from hwtrain.trainer import Budget, Trainer
+from tests.devices.boards import Scripted, killed_as_calm, restarting
 from tests.emulators.conftest import needs
 from tests.firmware import reference
 from tests.firmware.reference import Chip
-from tests.processes import command, killed_ten_times
 
 XOR = MGD(eta=1.0, perturbation=Rademacher(amplitude=0.0167), probes=50)
 LETTERS = MGD(eta=0.3, perturbation=Rademacher(amplitude=1e-3), tau_x=8, tau_theta=8, probes=40)
@@ -415,17 +413,8 @@ class TestLocalLearning:
     @pytest.mark.parametrize("rule", RULES)
     @pytest.mark.parametrize("board", ["host", "stm32f405", "atmega2560"])
     def test_a_board_that_restarts_in_the_middle(self, rule, board, learnt_in_numpy):
-        needs(board)
-        emulator = Emulator(board)
-        port = Restarting(emulator)
-        device = Board(Link(port, board), locally(rule), CrossEntropy(), -9, 9)
-        device.counters()
-        port.left = 5
-        assert same(learnt(device, rule), learnt_in_numpy[rule])
-        assert len(port.restarts) == 3
-        assert 1 <= device.counts()["disturbances"]["restarts"] <= 3
-        device.close()
-        emulator.stop()
+        with restarting(board, locally(rule), CrossEntropy(), -9, 9) as device:
+            assert same(learnt(device, rule), learnt_in_numpy[rule])
 
     @pytest.mark.slow
     @pytest.mark.parametrize("rule", RULES)
@@ -559,56 +548,6 @@ class TestRefusals:
             MGD(eta=1.0, perturbation=Rademacher(amplitude=0.1), optimizer=Adam(), on_device=True)
 
 
-class Scripted:
-    """A port that is pulled once, at a named moment."""
-
-    def __init__(self, url, moment, after):
-        self.url, self.moment, self.left = url, moment, after
-
-    def __call__(self):
-        self.port = Opener(self.url())()
-        return self
-
-    def _pull(self, moment):
-        if moment == self.moment:
-            self.left -= 1
-            if self.left == 0:
-                self.port.close()
-                raise PortLost("pulled")
-
-    def read(self, seconds):
-        if seconds > 0:
-            self._pull("wait")
-        data = self.port.read(seconds)
-        if data:
-            self._pull("read")
-        return data
-
-    def write(self, data):
-        if self.moment == "write":
-            self.port.write(data[: len(data) // 2])
-        self._pull("write")
-        self.port.write(data if self.moment != "write" else data[len(data) // 2 :])
-
-    def close(self):
-        self.port.close()
-
-
-class Restarting(Scripted):
-    """A port whose board restarts three times, while a reply is waited for."""
-
-    def __init__(self, emulator):
-        super().__init__(lambda: emulator.url, "", 10**9)
-        self.emulator, self.restarts = emulator, []
-
-    def _pull(self, moment):
-        if moment == "wait" and len(self.restarts) < 3:
-            self.left -= 1
-            if self.left == 0:
-                self.left = 25
-                self.restarts.append(self.emulator.restart())
-
-
 class TestNothingIsLost:
     @pytest.mark.parametrize("moment", ["read", "write", "wait"])
     @pytest.mark.parametrize("whole", [False, True], ids=["host", "board"])
@@ -627,18 +566,8 @@ class TestNothingIsLost:
     @pytest.mark.parametrize("board", ["host", "stm32f405", "atmega2560"])
     @pytest.mark.parametrize("whole", [False, True], ids=["host", "board"])
     def test_a_board_that_restarts_between_request_and_reply(self, calm, board, whole):
-        needs(board)
-        emulator = Emulator(board)
-        port = Restarting(emulator)
-        device = Board(Link(port, board), mlp([2, 2, 1]), MeanSquaredError(), -10, 10)
-        device.counters()
-        port.left = 5
-        state = trained(device, on_device(XOR) if whole else XOR, parity(2, 4), 300)
-        counts = device.counts()["disturbances"]
-        device.close()
-        emulator.stop()
-        assert len(port.restarts) == 3
-        assert 1 <= counts["restarts"] <= 3  # one that comes while the board is being asked who it is costs nothing
+        with restarting(board, mlp([2, 2, 1]), MeanSquaredError(), -10, 10) as device:
+            state = trained(device, on_device(XOR) if whole else XOR, parity(2, 4), 300)
         assert np.array_equal(state.theta, calm)
 
     @pytest.mark.parametrize("whole", [False, True], ids=["host", "board"])
@@ -678,23 +607,9 @@ class TestNothingIsLost:
     @pytest.mark.parametrize("whole", ["false", "true"], ids=["host", "board"])
     def test_host_killed_ten_times(self, tmp_path, whole):
         """SIGKILL at ten random moments; the board lives on, and is taken over by the next host."""
-        needs("host")
         words = (
             "task=xor", "device=serial", f"algo.on_device={whole}", "algo.probes=50",
             f"budget.steps={80000 if whole == 'true' else 12000}",
             "evaluate.every=500", "recorder.every=100", "recorder.checkpoint_seconds=0", "recorder.report=false",
         )  # fmt: skip
-        calm, rough = tmp_path / "calm", tmp_path / "rough"
-        emulator = Emulator("host")
-        line = command(*words, f"device.port={emulator.url}", f"hydra.run.dir={calm}")
-        subprocess.run(line, check=True, capture_output=True)
-        emulator.stop()
-        emulator = Emulator("host")
-        lines = len((calm / "metrics.jsonl").read_text().splitlines())
-        killed_ten_times(rough, (*words, f"device.port={emulator.url}"), lines)
-        emulator.stop()
-        with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
-            assert all(np.array_equal(one[key], other[key]) for key in one.files if key != "progress.seconds")
-        one, other = (json.loads((folder / "run.json").read_text()) for folder in (calm, rough))
-        for key in ("outcome", "steps", "counts", "metrics"):
-            assert one[key] == other[key]
+        killed_as_calm(tmp_path, words)

@@ -1,7 +1,5 @@
 """Spiking networks on a board: the kit on the host twin, the simulator beside it, and learning by the board itself."""
 
-import json
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -28,9 +26,8 @@ from hwtrain.sim.spiking import snu
 from hwtrain.start import Uniform
 from hwtrain.tasks.music import FrameNLL
 from hwtrain.trainer import Budget, Trainer
-from tests.devices.test_board import Restarting
+from tests.devices.boards import killed_as_calm, restarting
 from tests.emulators.conftest import needs
-from tests.processes import command, killed_ten_times
 
 NETWORKS = {
     "hard": snu([3, 5, 4, 2], threshold=0.2),
@@ -192,20 +189,10 @@ class TestLearningByItself:
 
     @pytest.mark.parametrize("board", ["host", "stm32f405"])
     def test_a_board_that_restarts_between_request_and_reply(self, make, board):
-        needs(board)
         sample, rule = show(NETWORKS["hard"], 7, 40), osttp(on_device=True, block=4, centre=True)
         calm, _ = learnt(make(), rule, sample)
-        emulator = Emulator(board)
-        port = Restarting(emulator)
-        device = Board(Link(port, board), NETWORKS["hard"], CrossEntropy(), -4, 4)
-        device.execute([Program(np.zeros(device.spec.size))])  # it has its network: a restart before costs nothing
-        port.left = 5
-        rough, _ = learnt(device, rule, sample)
-        counts = device.counts()["disturbances"]
-        device.close()
-        emulator.stop()
-        assert len(port.restarts) == 3
-        assert 1 <= counts["restarts"] <= 3  # one that comes while the board is being asked who it is costs nothing
+        with restarting(board, NETWORKS["hard"], CrossEntropy(), -4, 4) as device:
+            rough, _ = learnt(device, rule, sample)
         assert np.array_equal(rough.theta, calm.theta)
 
     def test_parameters_travel_once_a_block(self, make):
@@ -407,27 +394,12 @@ class TestRestarts:
 @pytest.mark.slow
 def test_host_killed_ten_times(tmp_path):
     """SIGKILL at ten random moments; the board lives on, and is taken over by the next host."""
-    needs("host")
     words = (
         "task=xor", "task.batch=1", "network=snu", "network.sizes=[2,8,1]", "algo=osttp", "algo/optimizer=descent",
         "algo.update=step", "algo.centre=true", "algo.on_device=true", "device=serial", "budget.steps=20000",
         "evaluate.every=500", "recorder.every=100", "recorder.checkpoint_seconds=0", "recorder.report=false",
     )  # fmt: skip
-    calm, rough = tmp_path / "calm", tmp_path / "rough"
-    emulator = Emulator("host")
-    line = command(*words, f"device.port={emulator.url}", f"hydra.run.dir={calm}")
-    subprocess.run(line, check=True, capture_output=True)
-    emulator.stop()
-    emulator = Emulator("host")
-    lines = len((calm / "metrics.jsonl").read_text().splitlines())
-    killed_ten_times(rough, (*words, f"device.port={emulator.url}"), lines)
-    emulator.stop()
-    with np.load(calm / "checkpoint.npz") as one, np.load(rough / "checkpoint.npz") as other:
-        assert all(np.array_equal(one[key], other[key]) for key in one.files if key != "progress.seconds")
-        assert np.ptp(one["state.theta"]) > 0
-    one, other = (json.loads((folder / "run.json").read_text()) for folder in (calm, rough))
-    for key in ("outcome", "steps", "counts", "metrics"):
-        assert one[key] == other[key]
+    assert np.ptp(killed_as_calm(tmp_path, words)) > 0
 
 
 def test_sizes_are_those_of_the_protocol():
