@@ -7,6 +7,7 @@ A transcript is a text file, one JSON object per line: a header, then what happe
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import weakref
@@ -33,7 +34,7 @@ class Recorded:
 
     Args:
         connect: opens the port itself.
-        path: the transcript; an older one is replaced.
+        path: the transcript; an older one is kept as PATH.1, or the first number that is free.
         about: anything that JSON can say, for the header.
 
     Raises:
@@ -41,8 +42,11 @@ class Recorded:
     """
 
     def __init__(self, connect: Connect, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
-        self._connect, self._began, self._path = connect, time.monotonic(), path
+        self._connect, self._began, self._path = connect, time.monotonic(), Path(path)
         try:
+            if self._path.is_file() and self._path.stat().st_size:
+                free = (Path(f"{path}.{number}") for number in itertools.count(1))
+                self._path.rename(next(older for older in free if not older.exists()))
             self._file = open(path, "w", buffering=1)
         except OSError as error:
             raise RecordError(f"device.transcript: cannot write {path}: {error.strerror}") from error

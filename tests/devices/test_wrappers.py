@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +188,14 @@ class TestTranscript:
         assert header["about"] == {"board": "uno", "µ": 1}
         assert all(event.pop("seconds") >= 0 for event in events)
         assert events == [{"open": True}, {"write": "0102"}, {"read": "0102"}, {"timeout": True}, {"close": True}]
+
+    def test_older_ones_are_kept(self, tmp_path):
+        path = tmp_path / "bench.jsonl"
+        for word in "abc":
+            Recorded(Echo(), path, about={"word": word})
+        words = [json.loads(Path(f"{path}{end}").read_text())["about"]["word"] for end in ("", ".1", ".2")]
+        assert words == ["c", "a", "b"]
+        assert len(list(tmp_path.iterdir())) == 3
 
     def test_a_killed_process_leaves_all_it_did(self, tmp_path):
         code = (
