@@ -1,10 +1,11 @@
 """One instrument on VISA: the only module that knows pyvisa.
 
-It moves bytes and knows no commands. What is known to go wrong on this path is handled here: with pyvisa-py a resource
-whose port is closed "opens", Nagle's delay stays on and its attribute cannot be set, a closed connection is told from
-a silent one by nothing but patience, a read that times out throws away what it had, and two threads that share a
-session read each other's answers without an error. Families of exceptions (VisaIOError, OSError, SerialException,
-plain Exception) become `PortLost` once the wire was open, and before that one sentence with the next move.
+It moves bytes and knows no commands. What is known to go wrong on this path is handled here: with pyvisa-py a
+resource whose port is closed "opens", Nagle's delay stays on and its attribute cannot be set, a closed connection is
+told from a silent one by nothing but patience, a read that times out throws away what it had, what a read may take is
+all that the next write may, and two threads that share a session read each other's answers without an error. Families
+of exceptions (VisaIOError, OSError, SerialException, plain Exception) become `PortLost` once the wire was open, and
+before that one sentence with the next move.
 
 Lines that carry messages, all but sockets and serial lines, mark a message's end themselves, so an answer may end
 without a terminator. HiSLIP (IVI-6.1) also numbers messages: the client discards answers to questions before the last,
@@ -32,6 +33,7 @@ from hwtrain.devices.link import PortLost
 from hwtrain.errors import ConfigError, ConnectError
 
 SLICE = 0.1  # longest wait at a time, after which a wire that has gone is noticed [s]
+WRITING = 5.0  # for a message to be taken, beside the time of its bytes on a serial line [s]
 PARITIES = ("none", "even", "odd")
 _OK, _TERMINATOR = constants.StatusCode.success, constants.StatusCode.success_termination_character_read
 _STREAMS = (pyvisa.resources.SerialInstrument, pyvisa.resources.TCPIPSocket)  # whose bytes know no messages
@@ -114,6 +116,8 @@ class Wire:
         """
         if self._ended():
             raise PortLost("the instrument has closed the connection")
+        if self._socket is None:
+            self._allow(WRITING + 12 * len(data) / self.address.baudrate)
         sent = 0
         while sent < len(data):
             sent += int(self._guarded(self._visa.write, self._session, data[sent:])[0])
@@ -166,9 +170,7 @@ class Wire:
         while True:
             left = until - time.monotonic()
             wait = max(min(left, SLICE if self._socket is not None else left), 1e-3)
-            if not wait <= self._waits <= 1.05 * wait:  # telling it takes time
-                self._guarded(setattr, self._instrument, "timeout", 1000 * wait)
-                self._waits = wait
+            self._allow(wait)
             try:
                 got, status = self._visa.read(self._session, count)
                 data = bytes(got)
@@ -188,6 +190,12 @@ class Wire:
                 raise PortLost("the instrument has closed the connection")
             if left <= wait:
                 return False
+
+    def _allow(self, seconds: float) -> None:
+        """That a reading or a writing may take so long, or a little longer: telling pyvisa takes time."""
+        if not seconds <= self._waits <= 1.05 * seconds:
+            self._guarded(setattr, self._instrument, "timeout", 1000 * seconds)
+            self._waits = seconds
 
     def _ended(self) -> bool:
         """Has the other end closed? pyvisa-py would take it for silence."""

@@ -1,12 +1,14 @@
 """Instruments over VISA: the traps of the path, a bench trained from YAML alone, nothing out of limits on the wire."""
 
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tty
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,27 @@ class TestWire:
             assert line.line(1.0) == b""
             line.close()
 
+    def test_a_long_message_has_the_time_that_a_slow_line_takes(self):
+        """However short the reading before was allowed to be."""
+        ours, theirs = pty.openpty()
+        tty.setraw(theirs)
+        opened, got = Wire(Address(f"ASRL{os.ttyname(theirs)}::INSTR", baudrate=115200)), []
+
+        def take():
+            while sum(map(len, got)) < 60_000:
+                time.sleep(0.01)
+                got.append(os.read(ours, 4096))
+
+        thread = threading.Thread(target=take, daemon=True)
+        opened.drop()
+        thread.start()
+        opened.write(bytes(60_000))
+        thread.join()
+        assert b"".join(got) == bytes(60_000)
+        opened.close()
+        os.close(ours)
+        os.close(theirs)
+
     def test_a_closed_connection_is_noticed_at_once(self, wire):
         def leave(line):
             raise OSError
@@ -208,6 +231,24 @@ class TestTalk:
         with pytest.raises(DeviceError, match='-113,"Undefined header;:NONSENSE"'):
             talk.ask([":NONSENSE"], 0)
         assert talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"]
+        talk.close()
+
+    @pytest.mark.parametrize("lost", [1, 3])
+    def test_a_refused_command_is_an_error_though_the_answer_that_names_it_is_lost(self, box, lost):
+        """By then the instrument has forgotten it: the message is said again."""
+        server = box()
+        talk, message = self.talk(server), server._message
+        talk.open()
+
+        def losing(link, line):
+            if b":SYST:ERR?" in line and server.errors and losses:
+                server.swallow = losses.pop()
+            return message(link, line)
+
+        server._message, losses = losing, [lost]
+        with pytest.raises(DeviceError, match='-113,"Undefined header;:NONSENSE"'):
+            talk.ask([":NONSENSE"], 0)
+        assert not losses and talk.ask(["*IDN?"], 1) == ["ACME,DACBOX,0,1.0"]
         talk.close()
 
     def test_errors_of_others_are_forgotten_at_the_start(self, box):
