@@ -280,13 +280,20 @@ static int run_once(scpi_t *scpi) {
     if (error)
         return error;
     crossbar->skip = number == crossbar->once;
-    crossbar->once = number;
-    if (!crossbar->skip) { /* what stands there is not of this message, should it be refused and its answer be lost */
+    crossbar->number = number;
+    if (!crossbar->skip) /* what stands there is not of this message, should it be refused and its answer be lost */
         crossbar->training.updates = crossbar->training.results = 0;
+    return SCPI_OK;
+}
+
+int crossbar_done(crossbar_t *crossbar) {
+    if (!crossbar->skip && crossbar->number) {
+        crossbar->once = crossbar->number;
+        crossbar->number = 0;
         crossbar->numbered = 1;
         crossbar->fate = SCPI_OK;
     }
-    return SCPI_OK;
+    return crossbar->skip;
 }
 
 /* What became of a change of cells. One that failed fails again where its message is said again: its answer may have been lost. */
@@ -312,7 +319,7 @@ static int give_one(scpi_t *scpi) {
     if (error || (error = scpi_number(scpi, &volts)) != 0 || (error = scpi_number(scpi, &width)) != 0 ||
         (scpi_more(scpi) && (error = scpi_whole(scpi, 1.0, 65535.0, &count)) != 0))
         return error;
-    if ((error = ready(crossbar)) != 0 || (error = within(crossbar, (float)volts, (float)width)) != 0 || crossbar->skip)
+    if ((error = ready(crossbar)) != 0 || (error = within(crossbar, (float)volts, (float)width)) != 0 || crossbar_done(crossbar))
         return error;
     crossbar->used = 0;
     return pulses(crossbar, &place, (float)volts, (float)width, (int32_t)count);
@@ -335,7 +342,7 @@ static int give_all(scpi_t *scpi) {
         return error;
     if (length != 2u * cells)
         return SCPI_ILLEGAL;
-    if (crossbar->skip)
+    if (crossbar_done(crossbar))
         return SCPI_OK;
     for (uint32_t cell = 0; cell < cells; cell++) {
         int32_t count = count_at(data, cell);
@@ -483,7 +490,7 @@ static int write_all(scpi_t *scpi) {
         return SCPI_RANGE;
     if (length != 4u * cells)
         return SCPI_ILLEGAL;
-    if (crossbar->skip)
+    if (crossbar_done(crossbar))
         return SCPI_OK;
     crossbar->used = crossbar->failed = 0;
     for (uint32_t cell = 0; cell < cells && !error; cell++) {
@@ -593,6 +600,7 @@ static int test(void *owner) {
 static void begins(void *owner) {
     crossbar_t *crossbar = owner;
     crossbar->skip = crossbar->numbered = 0;
+    crossbar->number = 0;
     crossbar->heard = crossbar->config.port->millis(crossbar->config.port->context);
 }
 

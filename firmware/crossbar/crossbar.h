@@ -98,13 +98,14 @@ typedef struct crossbar {
     uint32_t heard;        /* when the last message came */
     uint32_t came;         /* and the last byte */
     uint32_t once;         /* number of the work done last */
+    uint32_t number;       /* of the work that this message is yet to do */
     uint32_t total, reads; /* pulses and readings so far */
     uint32_t trained;      /* updates so far */
     uint32_t used, failed; /* pulses of the last write, and cells that it did not bring near */
     crossbar_training_t training;
     uint8_t on;            /* may anything be driven? */
     uint8_t skip;          /* has this message been carried out before? */
-    uint8_t numbered;      /* or has it a new number? */
+    uint8_t numbered;      /* or has it changed cells under a new number? */
     int16_t fate;          /* of what the last numbered message changed: 0, or the error */
 } crossbar_t;
 
@@ -140,6 +141,9 @@ int crossbar_product(crossbar_t *crossbar, uint8_t tile, const float *volts, flo
 
 /* Move 32 cells, by nothing to let go of them. */
 int crossbar_move(crossbar_t *crossbar, uint32_t index, uint32_t signs, float siemens);
+
+/* Was the change of cells that is now to be made, and which nothing forbids, made before? Else its number is taken. */
+int crossbar_done(crossbar_t *crossbar);
 
 /* Was the host silent for longer than the watchdog allows? All is safe then. */
 int crossbar_watch(crossbar_t *crossbar);

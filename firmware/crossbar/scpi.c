@@ -676,7 +676,7 @@ static int trusted(scpi_t *scpi, int *checked) {
         scpi->checked = 1;
         return 1;
     }
-    if (length == 4u && bytes[0] == '*' && bytes[1] == 'R' && bytes[2] == 'S' && bytes[3] == 'T')
+    if (fits("*RST", bytes, length))
         scpi->checked = 0;
     return !scpi->checked;
 }

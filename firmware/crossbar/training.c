@@ -286,7 +286,7 @@ int crossbar_run_learn(scpi_t *scpi) {
             return SCPI_RANGE;
     const uint32_t size = batch * stride(crossbar), updates = length / 4u / size;
     const uint32_t work = hwt_learn_work_size(network, HWT_MONO_FORWARD, (uint16_t)batch);
-    if ((error = begin(&session, crossbar, updates, size, work)) != 0 || crossbar->skip)
+    if ((error = begin(&session, crossbar, updates, size, work)) != 0 || crossbar_done(crossbar))
         return error;
     const hwt_lesson_t lesson = {.batch = (uint16_t)batch, .updates = 1, .rate = (float)how[2], .readout_rate = (float)how[3],
                                  .low = (float)how[4], .high = (float)how[5], .rule = HWT_MONO_FORWARD, .slots = first};
@@ -422,7 +422,7 @@ int crossbar_run_train(scpi_t *scpi) {
     for (uint32_t at = 0; at < length; at += 4u)
         if (!is_finite(crossbar_float(data + at)))
             return SCPI_RANGE;
-    if ((error = begin(&session, crossbar, 2u * ticks, batch * stride(crossbar), hwt_nodes(network))) != 0 || crossbar->skip)
+    if ((error = begin(&session, crossbar, 2u * ticks, batch * stride(crossbar), hwt_nodes(network))) != 0 || crossbar_done(crossbar))
         return error;
     for (uint32_t cell = 0; cell < crossbar_cells(crossbar); cell++)
         if (!crossbar_bears(crossbar, cell, 2u * ticks * whole[PULSES]))

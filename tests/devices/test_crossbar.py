@@ -226,6 +226,15 @@ class TestOwnLimits:
             assert inst.query("SYST:ERR?").startswith(f"{code},")
             assert inst.query("XBAR:COUN?").startswith("0,0," if code else "4,4,")
 
+    def test_a_number_is_taken_by_work_that_nothing_forbids(self, inst):
+        """Of a garbled message it may be all that is understood, and outputs may be off."""
+        for refused in (":XBAR:ONCE 5;NONSENSE", ":XBAR:ONCE 5;PULS 0,0,0,1.5,1e-6", ":XBAR:ONCE 5;PULS 0,0,0,9,1e-6"):
+            inst.write(f"*RST;{refused}")
+            assert inst.query("*CLS;:XBAR:ONCE?;COUN?") == "0;0,0,0"
+        for _ in range(2):
+            inst.write(":OUTP ON;:XBAR:ONCE 5;PULS 0,0,0,1.5,1e-6;PULS 0,0,1,1.5,1e-6")
+        assert inst.query("XBAR:ONCE?;COUN?;:SYST:ERR?") == '5;2,1,0;0,"No error"'
+
     def test_the_watchdog_switches_off(self, inst):
         seconds = 0.2 if "host" in inst.query("*IDN?") else 2  # QEMU's are a tenth of ours
         inst.write(f"*CLS;:XBAR:WATC {seconds};:OUTP ON;:XBAR:PULS 0,0,0,1.5,1e-6")
