@@ -261,6 +261,7 @@ class Crossbar:
         self._target = np.clip(np.zeros(network.size), low, high)
         self._written = False  # before that, cells hold what an earlier run left there
         self._number, self._pulses, self._reads, self._missed = 0, 0, 0, 0
+        self._restarts = 0  # of the controller, which have been told
         self._awake = self._closed = False
         self._heard = -math.inf
         self._trains = Can(0)
@@ -403,11 +404,14 @@ class Crossbar:
             )
         (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.done], 1))
         self._number = int(answer)
+        self._restarts = self._talk.disturbances["restarts"]
 
     def _wake(self) -> None:
         """Limits first, then on; again after a silence in which the watchdog may have acted."""
         if self._closed:
             raise DeviceError(f"{self._facts.name}: the device is closed")
+        if self._talk.disturbances["restarts"] > self._restarts:
+            raise Restarted(f"{self._talk.address.resource}: the instrument has restarted while at rest")
         if not self._awake or time.monotonic() - self._heard > 0.5 * self._watchdog:
             self._talk.tell([unit.format(**self._settings) for unit in self._facts.limits])
             self._awake = True
@@ -430,7 +434,9 @@ class Crossbar:
             except Restarted:
                 self._awake = False
                 (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.done], 1))
-                if self._number and int(answer) not in (self._number, self._number - 1):
+                known, self._restarts = self._restarts, self._talk.disturbances["restarts"]
+                there = self._restarts == known and int(answer) in (self._number, self._number - 1)
+                if self._number and not there:
                     raise DeviceError(
                         f"{self._talk.address.resource}: the controller has restarted. Its cells may hold what they "
                         "held: resume the run, which reads and programs them anew."

@@ -405,7 +405,7 @@ class Talk:
             tail = dict(zip(tags, got[max(found, 0) :], strict=False))
             whole = len(got) == found + len(tags) and (found == answers or (found >= 0 and bool(tail)))
             whole = whole and all(map(_SMALL.fullmatch, tail.values()))
-            if whole and (not tail or int(tail["tag"]) == said) and self._judge(tail, said) and found == answers:
+            if whole and (not tail or int(tail["tag"]) == said) and self._judge(tail, said, skip) and found == answers:
                 return got[:answers]
             self.disturbances["stale or garbled"] += 1
             if not skip:
@@ -447,8 +447,12 @@ class Talk:
             parts = parts[1:] if parts and not parts[0] else parts
         return first + parts
 
-    def _judge(self, tail: Mapping[str, str], said: int) -> bool:
+    def _judge(self, tail: Mapping[str, str], said: int, again: bool) -> bool:
         """Can the answers to the tag be? And what they say beside: a restart, or an error since the message before.
+
+        Args:
+            again: is the message before to be said again? Where it carried a checksum, it was refused because that was
+                garbled, or will be refused again.
 
         Raises:
             Restarted: the instrument has been off.
@@ -464,10 +468,20 @@ class Talk:
         if before not in known or (status & POWER_ON and begun):
             raise self._restarted()
         if status & ERRORS and self.instrument.error and begun:
+            repeated = self.disturbances["repeated"]
             (error,) = self.ask([self.instrument.error], 1)
-            if not error.lstrip("+").startswith(self.instrument.fine):
+            if error.lstrip("+").startswith(self.instrument.fine):
+                return self.disturbances["repeated"] == repeated  # or a lost answer told the error
+            if not (again and self.instrument.check):
                 raise DeviceError(f"{self.address.resource} refuses a command of {self.instrument.name!r}: {error}")
+            self._clear()
         return True
+
+    def _clear(self) -> None:
+        """Forget what errors are noted."""
+        for _ in range(OLD_ERRORS):
+            if self.ask([self.instrument.error], 1)[0].lstrip("+").startswith(self.instrument.fine):
+                return
 
     def _checked(self, got: list[str]) -> list[str] | None:
         """The answers but for the last, which says whether the mark is there; None where that is garbled.

@@ -16,7 +16,9 @@ import pyvisa
 from hwtrain.core import Measure, Program, Pulse, Read
 from hwtrain.costs import CrossEntropy
 from hwtrain.devices.crossbar import crossbar, resource_of
+from hwtrain.devices.visa import Wire
 from hwtrain.emulators import Emulator
+from hwtrain.errors import DeviceError, HwtrainError
 from hwtrain.sim.networks import mlp
 from tests.devices.test_crossbar import SOFT, client, facts, sample
 from tests.devices.test_crossbar_training import begin, lesson, samples, ticks
@@ -65,6 +67,12 @@ class Relay:
         if kind == "garbled":
             return bytes([byte[0] ^ 1 << draws.randrange(8)])
         return b"" if kind == "lost" else byte + bytes([draws.randrange(256)])
+
+    def turn_to(self, path):
+        """Another controller, which is the old one restarted: the line stays."""
+        other = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        os.dup2(other, self.far)
+        os.close(other)
 
     def close(self):
         self.stopped = True
@@ -121,12 +129,13 @@ class TestChecksum:
         inst.write(whole[:place] + behind + whole[place + 1 :])
         assert inst.query(checked(":XBAR:COUN?;:SYST:ERR?")).startswith('0,0,0;0,"No error";')
 
-    def test_a_message_without_is_dropped_from_then_on(self, inst):
+    @pytest.mark.parametrize("reset", ["*RST", "*rst"])
+    def test_a_message_without_is_dropped_from_then_on(self, inst, reset):
         assert inst.query(PULSE) == "1"
         assert inst.query(checked(PULSE)).startswith("1;")
         inst.write(PULSE)
         assert inst.query(checked(":XBAR:COUN?")).startswith("2,2,0;")
-        inst.write("*RST")
+        inst.write(reset)
         assert inst.query("OUTP?;:XBAR:COUN?") == "0;2,2,0"
         assert inst.query(checked(":SYST:CRC OFF;*OPC?")).startswith("1;")
         assert inst.query("*OPC?") == "1"
@@ -194,6 +203,65 @@ def test_a_byte_that_is_struck_makes_no_difference(work):
         each.close()
     for emulator in emulators:
         emulator.stop()
+
+
+def struck_once(monkeypatch, *parts):
+    """Garbles these parts of the next message that has the first of them."""
+    write, left = Wire.write, [parts]
+
+    def garbled(wire, data):
+        if left and parts[0] in data:
+            for part in left.pop():
+                data = data.replace(part, part[:-1] + bytes([part[-1] ^ 1]))
+        write(wire, data)
+
+    monkeypatch.setattr(Wire, "write", garbled)
+
+
+@pytest.mark.parametrize("parts", [(b"CRC? #H",), (b"CRC? #H", b":XBAR:PULS:ARR")])
+def test_a_checksum_that_is_struck_before_any_is_asked_for_changes_nothing(line, monkeypatch, parts):
+    """As after a silence: what is still understood is carried out, and what is not is an error of the line."""
+    _, device = line
+    device.execute(pulses(1))
+    device._talk.ask([":SYST:CRC OFF"], 0)
+    struck_once(monkeypatch, *parts)
+    device.execute(pulses(2))
+    given = sum(int(np.abs(pulses(number)[0].counts).sum()) for number in (1, 2))
+    assert device.pulses()[0] == given and device.counts()["disturbances"]["repeated"] == 1
+
+
+@pytest.mark.parametrize("when", ["at work", "garbled", "at rest"])
+def test_a_controller_that_restarts_behind_its_line_is_not_taken_for_the_one_it_was(line, monkeypatch, when):
+    """Though it takes the number of the message that finds it, and refuses the rest."""
+    relay, device = line
+    for number in range(2):
+        device.execute(pulses(number))
+    again = Emulator("host", "system", ("--pty",), program="crossbar")
+    relay.turn_to(again.url)
+    if when == "at rest":
+        device.rest()
+    if when == "garbled":
+        struck_once(monkeypatch, b":XBAR:PULS:ARR", b"CRC? #H")
+    with pytest.raises(DeviceError, match="has restarted"):
+        device.execute(pulses(2))
+    relay.turn_to(os.devnull)
+    again.stop()
+
+
+@pytest.fixture
+def line():
+    """A line without faults, and a crossbar of pulses at its end."""
+    needs("host", "system")
+    emulator = Emulator("host", "system", ("--pty",), program="crossbar")
+    relay = Relay(emulator.url, 1, 1e18)
+    settings = {"instrument": facts(), "network": NETWORK, "cost": CrossEntropy(), "model": SOFT, "timeout": 0.2}
+    device = crossbar(None, resource=relay.resource, watchdog=300.0, patience=60.0, **settings)
+    yield relay, device
+    device._talk.patience = 0.1  # it may have gone
+    with contextlib.suppress(HwtrainError):
+        device.close()
+    relay.close()
+    emulator.stop()
 
 
 def inner(device):
