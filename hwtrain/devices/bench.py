@@ -307,8 +307,7 @@ class Drive:
         facts = self.talk.instrument
         units = [self._unit(index, zero) for index, zero in enumerate(self._zeros)]
         units += [facts.disable.format(channel=channel) for channel in self._limits] if facts.disable else []
-        parts = [facts.separator.join(part) for part in self.talk.messages(units)]
-        return [facts.terminator.encode(), *((part + facts.terminator).encode("latin-1") for part in parts)]
+        return [facts.terminator.encode(), *map(facts.message, self.talk.messages(units))]
 
     def _bring(self, texts: Sequence[str]) -> None:
         """Change what is not there yet, and wait until it is."""

@@ -137,6 +137,11 @@ class Instrument:
                     f"and names {sorted(used)}"
                 )
 
+    def message(self, units: Sequence[str]) -> bytes:
+        """Commands as they are sent, with their checksum where there is one."""
+        data = self.separator.join(units).encode("latin-1")
+        return data + (self.check.format(crc=zlib.crc32(data)) + self.terminator).encode()
+
     def address(self, resource: str, backend: str, connect: float = 5.0) -> Address:
         """Where such an instrument is."""
         return Address(resource, backend, self.terminator, self.baudrate, self.parity, connect)
@@ -374,8 +379,7 @@ class Talk:
         mark = [facts.mark] if facts.tag and facts.mark and not self._marked else []
         if mark:
             self._marks.add(self._tag)
-        data = facts.separator.join([*mark, *units, *tag]).encode("latin-1")
-        data += (facts.check.format(crc=zlib.crc32(data)) + facts.terminator).encode()
+        data = facts.message([*mark, *units, *tag])
         self._said.add(self._tag)
         self._cut = any("#" in unit for unit in units)
         for part in data.splitlines(keepends=True) if facts.separator == "\n" else [data]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tty
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +367,31 @@ class TestSafety:
         chip.close()
         chip.close()
         assert process.poll() == 0
+
+    def test_what_the_guard_says_carries_checksums_too(self, box):
+        """An instrument that wants them would drop it."""
+
+        class Answered:
+            def __init__(self, link=None):
+                self.link = link
+
+            def sendall(self, answer):
+                if self.link is not None and answer:
+                    self.link.sendall(answer[:-1] + b";%08X\n" % zlib.crc32(answer[:-1]))
+
+        def checking(link, line):
+            said, _, crc = line.rpartition(b";CRC ")
+            return crc != b"%08X" % zlib.crc32(said) or message(Answered(link), said)
+
+        server = box()
+        message, server._message = server._message, checking
+        device = bench(server, facts(check=";CRC {crc:08X}", checked="{crc:08X}"))
+        device.execute([Program(np.full(9, 2.0)), Measure(SAMPLE)])
+        assert not server.safe
+        for said in device._drive._off():
+            server._message(None, said.rstrip())
+        assert server.safe
+        device.close()
 
     def test_compliance_comes_first_and_outputs_open_at_zero(self, box):
         server = box()
