@@ -272,7 +272,9 @@ class Crossbar:
             self._talk.open()
             self._meet(model, seed)
             self._trains = self._offers(network, step, perturb_by)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ConfigError):  # who looks for the reason may be another client
+                self._release()
             self._talk.close()
             raise
         self._leave = weakref.finalize(self, _leave, self._talk, instrument)
@@ -361,9 +363,8 @@ class Crossbar:
         """Rest, and let go; may be called twice."""
         try:
             self.rest()
-            if self._facts.release and not self._closed:
-                with contextlib.suppress(HwtrainError):  # or the controller takes the silence for it
-                    self._talk.steadily(lambda: self._talk.tell([self._facts.release]))
+            if not self._closed:
+                self._release()
         finally:
             self._closed = True
             self._leave.detach()
@@ -405,6 +406,11 @@ class Crossbar:
         (answer,) = self._talk.steadily(lambda: self._talk.ask([self._facts.done], 1))
         self._number = int(answer)
         self._restarts = self._talk.disturbances["restarts"]
+
+    def _release(self) -> None:
+        if self._facts.release:
+            with contextlib.suppress(HwtrainError):  # or the controller takes the silence for it
+                self._talk.steadily(lambda: self._talk.tell([self._facts.release]))
 
     def _wake(self) -> None:
         """Limits first, then on; again after a silence in which the watchdog may have acted."""

@@ -18,7 +18,7 @@ from hwtrain.costs import CrossEntropy
 from hwtrain.devices.crossbar import crossbar, resource_of
 from hwtrain.devices.visa import Wire
 from hwtrain.emulators import Emulator
-from hwtrain.errors import DeviceError, HwtrainError
+from hwtrain.errors import ConfigError, DeviceError, HwtrainError
 from hwtrain.sim.networks import mlp
 from tests.devices.test_crossbar import SOFT, client, facts, sample
 from tests.devices.test_crossbar_training import begin, lesson, samples, ticks
@@ -246,6 +246,18 @@ def test_a_controller_that_restarts_behind_its_line_is_not_taken_for_the_one_it_
         device.execute(pulses(2))
     relay.turn_to(os.devnull)
     again.stop()
+
+
+def test_a_network_that_does_not_fit_leaves_the_controller_to_others():
+    needs("host", "system")
+    emulator = Emulator("host", "system", program="crossbar")
+    with pytest.raises(ConfigError, match="has tiles of 32 x 32"):
+        crossbar(resource=resource_of(emulator.url), instrument=facts(), network=NETWORK, cost=CrossEntropy())
+    ends = {"read_termination": "\n", "write_termination": "\n"}
+    inst = pyvisa.ResourceManager("@py").open_resource(resource_of(emulator.url), timeout=5000, **ends)
+    assert inst.query("*OPC?") == "1"
+    inst.close()
+    emulator.stop()
 
 
 @pytest.fixture
