@@ -420,8 +420,11 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
 
     noises, shared = _restricted(values, common[:2], shared[:2], shaped)
     many = int(kept.sum())
-    numbers = 2 * d if name == "exponential" else values.size  # of bounds, which the others are given, none is counted
+    numbers = values.size
+    if name == "exponential":  # bounds that are seen are given to the others too, and not counted
+        numbers -= int(np.isfinite([low, high]).sum())
     penalty = 0.5 * numbers * math.log(max(many / d, 2)) + 0.5 * len(shape) * math.log(max(many, 2))
+    criterion = likelihood - penalty
     errors = np.sqrt(np.maximum(np.diagonal(np.linalg.pinv(information), axis1=-2, axis2=-1), 0.0))
     fitted = constants(values, shape)
     logs = family.logarithmic
@@ -432,7 +435,7 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
         seen = np.isfinite([low, high]).mean(axis=1) > 0.5
         low, high = (np.where(is_seen, fitted[key], np.nan) for key, is_seen in zip(("low", "high"), seen, strict=True))
         apart, wide = shaped(values[None], noises[None])
-        likelihood = float(_likelihood(apart, np.where(kept, wide, np.nan)).sum())
+        criterion = float(_likelihood(apart, np.where(kept, wide, np.nan)).sum()) - penalty
 
     def curve(value: Array, up: Array) -> Array:
         return step(value, up, {key: part[:, None] for key, part in fitted.items()})
@@ -465,7 +468,6 @@ def _fitted(trains: Trains, name: str, low: Array, high: Array, kind: str, level
     ends[:, :2] = -np.expm1(ends[[0, 2, 1], :2])  # of A
     shapes = {key: Interval(*map(float, own)) for key, own in zip(family.shape, ends.T, strict=True)}
     bent = name != "exponential" or bool((np.abs(shape) > LINE + BENT * unsure)[2:].any())
-    criterion = float(likelihood - penalty)
     return Fit(name, name, fitted, wrong, pulse, write, kind, low, high, criterion, curve, ahead, shapes, bent)
 
 

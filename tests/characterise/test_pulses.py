@@ -98,6 +98,24 @@ def test_steps_on_a_line_are_not_exponential(law):
     assert pulses.fit(trains(cell, 12, 60), 0.95, ["linear", "exponential"]).family == "linear"
 
 
+def test_noise_of_writing_is_seen_beside_exponential_steps():
+    """Also where most readings are at a bound, and are read with some noise too."""
+    one = trains(replace(EXPONENTIAL, write_noise_std=1.0), 12, 60)
+    read = 0.005 * np.random.default_rng(0).standard_normal(one.levels.shape)
+    fit = pulses.fit(replace(one, levels=one.levels + read, read_noise=0.005), 0.99, ["exponential"])
+    assert fit.write_noise.value == pytest.approx(0.02, rel=0.1)
+    assert 0 < fit.write_noise.low < fit.write_noise.high < 0.025
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bounds_that_nobody_saw_do_not_make_steps_exponential(seed):
+    """To that law they are two more numbers of every parameter."""
+    cell = Pulsed(law=PowStep(pow_gamma=2.5), dw_min=0.03, w_max=1.0, w_min=-1.0, dw_min_std=0.3, write_noise_std=1.0)
+    one = trains(replace(cell, dw_min_dtod=0.2, w_max_dtod=0.1, w_min_dtod=0.1), 12, 60, seed=seed)
+    assert np.isnan(pulses._bounds(one)[:2]).mean() > 0.9
+    assert pulses.fit(one, 0.95, ["linear", "exponential"]).family == "linear"
+
+
 def test_the_exponential_law_is_handed_back_with_its_reasons(tmp_path):
     (found,) = concluded(measured(chips(EXPONENTIAL, sizes=(3, 2)), tmp_path, 2500, 1200)[0])
     assert found["cell"].verdict == "exponential"
