@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import os
 import re
 import sys
@@ -266,8 +267,7 @@ def _unknown_key(key: str) -> str:
     folders = [conf_dir(), *own_folders()]
     groups = [path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*") if path.is_dir()]
     words = [word for word in sys.argv[1:] if re.match(r"^[\w/@.]+=[\w,-]+$", word) and word.split("=")[0] in groups]
-    if own := [f"file://{folder}" for folder in folders[1:]]:
-        words.append(f"hydra.searchpath=[{','.join(own)}]")
+    words += search(folders[1:])
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
@@ -291,6 +291,12 @@ def own_folders() -> list[Path]:
         elif word.startswith("--config-dir="):
             found.append(Path(word.partition("=")[2]).absolute())
     return [folder for folder in found if folder.is_dir()]
+
+
+def search(folders: Sequence[Path]) -> list[str]:
+    """What else to say for configuration folders beside that of `--config-dir`."""
+    quoted = [json.dumps(f"file://{folder}", ensure_ascii=False) for folder in folders]
+    return [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
 
 
 def _one_line(error: BaseException) -> str:

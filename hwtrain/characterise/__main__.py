@@ -41,9 +41,7 @@ def main() -> int:
 
     def job(composed: DictConfig) -> None:
         try:
-            words = config.words()
-            if folders := config.own_folders():
-                words.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]")
+            words = [*config.words(), *config.search(config.own_folders())]
             code = characterise(_resolved(composed), words, config.choices()[2])
         except Exception as error:
             failures.append(_complain(fault(error)))

@@ -44,8 +44,8 @@ class Settings:
         checks.number("characterise.level", self.level, 0.5, 1, "a share", below=True)
         checks.number("characterise.target", self.target, 0, 1, "a share of the first cost", above=True)
         checks.number("characterise.read_seconds", self.read_seconds, low=0, none="measured")
-        if not re.fullmatch(r"[A-Za-z_]\w*", str(self.name)):
-            raise ConfigError(f"characterise.name must be a word, not {self.name!r}")
+        if not re.fullmatch(r"[A-Za-z_]\w*", str(self.name), re.ASCII):
+            raise ConfigError(f"characterise.name must be a word of a to z, digits and _, not {self.name!r}")
         for group in ("device", "device/cell", "experiment"):
             if (config.conf_dir() / group / f"{self.name}.yaml").exists():
                 raise ConfigError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hwtrain import config
 from hwtrain.characterise import __main__, twin
 from hwtrain.characterise.chip import Finding
 from hwtrain.characterise.estimates import Interval
@@ -178,6 +179,15 @@ def test_a_function_of_the_user(characterise, tmp_path):
     assert (tmp_path / "run/experiment/twin.yaml").exists()
 
 
+def test_folders_of_any_name_are_found_again(hwtrain, tmp_path):
+    """In the words that train the twin, which name the folder of the device besides."""
+    folder = tmp_path / "it's own (dir), really"
+    (folder / "device").mkdir(parents=True)
+    (folder / "device/mine.yaml").write_text("defaults: [sim]\ncost_noise: 0.5\n")
+    answer = hwtrain("task=xor", "device=mine", *config.search([folder]), "budget.steps=1", "hydra.run.dir=run")
+    assert answer.code == 0, answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -185,6 +195,7 @@ def test_a_function_of_the_user(characterise, tmp_path):
         (["characterise.measurements=5"], "characterise.measurements must be a whole number of at least 500"),
         (["characterise.level=1.5"], "characterise.level must be"),
         (["characterise.name=a-b"], "characterise.name must be a word"),
+        (["characterise.name='zähler'"], "characterise.name must be a word"),
         (["characterise.name=sim"], "there is device=sim already"),
         (["characterise.name=ecram"], "there is device/cell=ecram already"),
         (["characterise.name=mgd2023_xor"], "there is experiment=mgd2023_xor already"),
