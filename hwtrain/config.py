@@ -251,7 +251,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _explain(error: Exception) -> str:
-    """Hydra's message about an override, with the nearest key instead of the advice to add a new one."""
+    """Hydra's message, or ours within it; with the nearest key instead of the advice to add a new one."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         return (
@@ -260,6 +260,8 @@ def _explain(error: Exception) -> str:
         )
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1).split("@")[0])
+    if found := re.search(r"^ConfigError raised while resolving interpolation: (.*)\s+full_key: (\S+)", text):
+        return f"{found[2]}: {found[1]}"
     return _one_line(error)
 
 

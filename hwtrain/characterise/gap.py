@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -295,6 +296,10 @@ def _loaded(path: Path) -> DictConfig:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} describes no device: it is a list. Name a run folder or a device's YAML file")
+    if found := re.search(r"^path: \$\{own:(.+)\}$", OmegaConf.to_yaml(own), re.MULTILINE):
+        own.path = str(
+            path.absolute().parent.parent.parent / found[1]
+        )  # of the folder that holds device/cell/NAME.yaml
     return own
 
 
@@ -315,7 +320,7 @@ def _device(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         if inner is None:
             raise ConfigError(f"{path}: defaults name {name!r}, which is not a device")
         if group:
-            node[group] = OmegaConf.load(inner)
+            node[group] = _loaded(inner)
         else:
             node = OmegaConf.merge(node, _device(inner, (path, *seen)))
     if not isinstance(node, DictConfig) or "_target_" not in node:

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from hwtrain import config
-from hwtrain.characterise import cells, pulses, replay, twin
+from hwtrain.characterise import cells, gap, pulses, replay, twin
 from hwtrain.characterise.cells import Place, Seen
 from hwtrain.characterise.chip import Finding
 from hwtrain.characterise.pulses import Trains
+from hwtrain.characterise.settings import Settings
 from hwtrain.devices.simulated import Simulated
+from hwtrain.errors import DataError
 from hwtrain.sim.composite import Scaled
 from hwtrain.sim.laws import ConstantStep, LinearStep, SoftBounds
 from hwtrain.sim.networks import mlp
@@ -159,10 +162,28 @@ def test_the_table_is_used_by_name(characterise, hwtrain, compare, tmp_path):
     (tmp_path / "moved/twin.npz").rename(tmp_path / "moved/other.npz")
     refused = hwtrain(*words, "hydra.run.dir=refused")
     assert refused.code == 2
-    assert "no configuration folder holds 'twin.npz'" in refused.err
+    assert "hwtrain: device.cell.path: no configuration folder holds 'twin.npz'. Name the folder" in refused.err
     (tmp_path / "moved/other.npz").rename(tmp_path / "moved/twin.npz")
     compared = compare(tmp_path / "moved")
     assert compared.code == 0, compared.err
+
+
+@pytest.mark.parametrize("name", ["cell/copy", "mine"])
+def test_a_cell_file_names_its_table_to_gap(name, tmp_path):
+    """A cell under another name than its table's, or within a device; with no table, that is said."""
+    (tmp_path / "run/device/cell").mkdir(parents=True)
+    cell = {"_target_": "hwtrain.sim.tables.load_table", "unit": "", "path": "${own:twin.npz}"}
+    (tmp_path / "run/device/cell/copy.yaml").write_text(yaml.safe_dump(cell))
+    (tmp_path / "run/device/mine.yaml").write_text("defaults: [cells, {cell: copy}, _self_]\nprogramming: null\n")
+    parts = {"network": "sim.networks.mlp", "cost": "costs.MeanSquaredError", "task": "tasks.parity.parity"}
+    settings = OmegaConf.create({key: {"_target_": f"hwtrain.{target}"} for key, target in parts.items()})
+    settings.network.sizes, settings.task.bits, settings.algo, settings.seed = [2, 1], 2, {}, 0
+    path = tmp_path / f"run/device/{name}.yaml"
+    pulses = {"trains": 2, "readings": 3, "block": 1}
+    with pytest.raises(DataError, match=r"twin\.npz cannot be read"):
+        gap.asked(path, settings, Settings(), pulses)
+    save_table(tmp_path / "run/twin.npz", jumping())
+    assert len(gap.asked(path, settings, Settings(), pulses).each["Mean of levels under pulses up"]) == gap.TWINS
 
 
 def test_the_table_of_several_chips_copies_the_parameters_of_all():
