@@ -7,8 +7,8 @@ The noises are common to all parameters of a chip, and so is the shape of expone
 from parameter to parameter follows from the fits and their errors. Readings at a bound, where pulses change nothing
 more, say where it is and no more; with exponential steps, pulses stop at bounds that are fitted too.
 
-Levels are in units of half the device's range, from its middle, unless its range holds 0 and its parameters are plain
-numbers already.
+Levels are in units of half the device's range, from its middle; from 0, if the range holds it, and as they are, if they
+are plain numbers already.
 """
 
 from __future__ import annotations

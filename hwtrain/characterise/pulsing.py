@@ -17,6 +17,7 @@ from hwtrain.core import Array
 
 MOST = 96  # parameters that are fitted
 AWAY = 0.1  # share of parameters that never come to level 0, from which on each has a level 0 of its own
+SMALL = 0.05  # half a range that holds 0, up to which its levels are no plain numbers, as conductances are not
 
 
 def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
@@ -51,10 +52,11 @@ def pulsing(chip: Chip, found: Mapping[str, Finding]) -> list[Finding]:
 
 
 def scale(low: float, high: float) -> tuple[float, float]:
-    """What levels are measured from, and in: 0 and 1 where the range holds 0, else the middle and half the range."""
-    if not math.isfinite(high - low) or low < 0 < high:
+    """What levels are measured from, 0 where the range holds it, else the middle; and in, 1 or half the range."""
+    if not math.isfinite(high - low):
         return 0.0, 1.0
-    return (low + high) / 2, (high - low) / 2
+    half = (high - low) / 2
+    return (0.0, 1.0 if half > SMALL else half) if low < 0 < high else ((low + high) / 2, half)
 
 
 def _beside(write: Interval, read: float, reading: Interval) -> Interval:

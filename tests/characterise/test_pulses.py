@@ -249,6 +249,17 @@ def test_conductances_far_from_zero(tmp_path):
     assert fitted.step == pytest.approx(cell.step, rel=0.05)
 
 
+def test_conductances_of_either_sign(tmp_path):
+    """What differential pairs hold: a range around 0 that is far from 1."""
+    cell = Pulsed(law=SoftBounds(), dw_min=0.02, w_max=1.0, w_min=-1.0, dw_min_std=0.2, dw_min_dtod=0.1)
+    device = chips(Scaled(cell, -5e-5, 5e-5), sizes=(3, 2), low=None, high=None)
+    (found,) = concluded(measured(device, tmp_path, 1500, 600)[0])
+    assert found["cell"].verdict == "soft bounds"
+    assert found["pulse_up"].value == pytest.approx(0.02 * 5e-5, rel=0.1)
+    fitted = config.build(dict(found["cell"].settings))
+    assert (fitted.low, fitted.high) == pytest.approx((-5e-5, 5e-5), rel=0.1)
+
+
 def test_fast_devices_get_short_trains(tmp_path):
     cell = Pulsed(law=SoftBounds(), dw_min=0.5, w_max=1.0, w_min=-1.0, dw_min_std=0.1)
     done, _ = measured(chips(cell, sizes=(3, 2)), tmp_path, 3000, 1000)
