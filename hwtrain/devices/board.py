@@ -83,7 +83,7 @@ class Board:
         known = bool(commands) and isinstance(commands[0], Program)
         check(self.spec, commands, None if known else network.now())
         network.check(commands)
-        begin = network.theta if known else network.now()
+        begin = network.theta, network.changes
         for _ in range(RESTARTS):
             plan = Plan()
             try:
@@ -103,9 +103,9 @@ class Board:
                 self._link.disturbances["restarts"] += 1
                 self._loaded = False
             except BaseException:
-                network.forget(begin)
+                network.forget(*begin)
                 raise
-            network.forget(begin)
+            network.forget(*begin)
         raise DeviceError(
             f"{self._link.name}: {self.spec.name!r} restarted {RESTARTS} times in a row. Is its supply strong enough?"
         )

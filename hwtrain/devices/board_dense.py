@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hwtrain import costs
-from hwtrain.core import Array, Can, Command, Layer, Learn, Measure, Probes, Reading, Train, inside
+from hwtrain.core import Array, Can, Change, Command, Layer, Learn, Measure, Probes, Reading, Train, inside
 from hwtrain.devices import messages
 from hwtrain.devices.board_network import Floats, OnBoard, Plan, code_of, cost_told, refuse_too_large, same_bits
 from hwtrain.devices.messages import Activation, Capability, Code, Normalise, Observe, Rule
@@ -40,9 +40,9 @@ class Dense(OnBoard):
     def check(self, commands: Sequence[Command]) -> None:
         """All refusals wait for the plan."""
 
-    def forget(self, theta: Floats) -> None:
-        """Rely on nothing that the board holds, but its network; `theta` is what it is to hold."""
-        super().forget(theta)
+    def forget(self, theta: Floats, changes: Sequence[Change] = ()) -> None:
+        """Rely on nothing that the board holds, but its network; it is to hold `theta`, changed by `changes`."""
+        super().forget(theta, changes)
         self._classes: Floats | None = None  # class matrices behind the parameters, where they are known
         self._store = _Store(self.room.slots)
 
@@ -225,7 +225,7 @@ class Dense(OnBoard):
             _, self._crc = messages.Digest.unpack(replies[last])
             modulation = read(replies).modulation
             assert modulation is not None
-            self._changes += block.changes(modulation)
+            self.changes = [*self.changes, *block.changes(modulation)]
 
         plan.readers.append(read)
         plan.outcomes.append(come)

@@ -86,23 +86,23 @@ class OnBoard(ABC):
             self._program(plan, command)
             return
         if self._held is None and not self._own:
-            self._program(plan, Program(self.theta))  # the board restarted, or nothing was ever programmed
+            self._program(plan, Program(self.now()))  # the board restarted, or nothing was ever programmed
         self._add(plan, command)
 
-    def forget(self, theta: Floats) -> None:
-        """Rely on nothing that the board holds, but its network; `theta` is what it is to hold."""
+    def forget(self, theta: Floats, changes: Sequence[Change] = ()) -> None:
+        """Rely on nothing that the board holds, but its network; it is to hold `theta`, changed by `changes`."""
         self.theta = theta  # as last programmed
+        self.changes = changes  # which the board has made since
         self._held: Floats | None = None  # parameters on the board, where they are known
         self._own = False  # has the board changed them by itself since?
         self._crc: int | None = None  # of what they are then
-        self._changes: list[Change] = []  # and how they became so
         self._changed = 0  # recipes since the last check
 
     def now(self) -> Floats:
         """The parameters on the board; those it came to by itself are made again from what it measured."""
-        for change in self._changes:
+        for change in self.changes:
             self.theta = change(self.theta)
-        self._changes = []
+        self.changes = ()
         return self.theta
 
     @abstractmethod
@@ -122,7 +122,7 @@ class OnBoard(ABC):
             self._held = theta
         elif self._crc is not None:
             self._link.disturbances["rewritten after training"] += 1
-        self._own, self._crc, self._changes = False, None, []
+        self._own, self._crc, self.changes = False, None, ()
         if self._held is None:
             self._write(plan, theta)
         elif not same_bits(self._held, theta):
@@ -177,7 +177,7 @@ class OnBoard(ABC):
     def _come_to(self, theta: Floats) -> None:
         """The board changed its parameters by itself, and they were read."""
         self._held = self.theta = theta
-        self._own, self._crc, self._changes = False, None, []
+        self._own, self._crc, self.changes = False, None, ()
 
     def _rows(self, sample: Sample) -> Floats:
         """Samples as the board stores them, (t, b, inputs + outputs); a missing target is zeros."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwtrain import costs
-from hwtrain.core import Can, Command, Layer, LearnInTime, Measure, Program, Reading, Sample, counted, inside
+from hwtrain.core import Can, Change, Command, Layer, LearnInTime, Measure, Program, Reading, Sample, counted, inside
 from hwtrain.devices import messages
 from hwtrain.devices.board_network import Floats, OnBoard, Plan, cost_told, refuse_too_large, single
 from hwtrain.devices.messages import Activation, Bias, Capability, DenseLayer, Resetting, Shape, Signal, Stream
@@ -29,10 +29,12 @@ class Spiking(OnBoard):
     def told(layers: Sequence[Layer], cost: costs.Cost, low: float, high: float) -> messages.Network:
         """The network as a board is told of it."""
         (*hidden, last), wanted = layers, cost_told(cost)
+        activations = {"step": Activation.STEP, "sigmoid": Activation.SIGMOID}
         alike = {(layer.kind, layer.activation, layer.reset, layer.decay, layer.threshold) for layer in hidden}
         ends = (last.kind == "dense" and last.activation == "linear") or last.kind == "integrator"
         fits = len(alike) == 1 and hidden[0].kind == "spiking" and hidden[0].reset in ("hard", "soft")
-        if not fits or not ends or last.normalise != "none":
+        plain = all(layer.normalise == "none" for layer in layers)
+        if not fits or not ends or not plain or hidden[0].activation not in activations:
             raise ConfigError(
                 "network: boards stream spiking layers with a hard or soft reset, all with the same settings, and a "
                 f"dense linear or integrating read-out, not {', '.join(layer.kind for layer in layers)} as they are "
@@ -45,7 +47,6 @@ class Spiking(OnBoard):
                         f"network: the {name} of layer {number}, {value:g}, is no finite number in single precision, "
                         "in which boards compute"
                     )
-        activations = {"step": Activation.STEP, "sigmoid": Activation.SIGMOID}
         dense = [
             DenseLayer(layer.outputs[0], activations[layer.activation], Bias.SUBTRACT, recurrent=layer.recurrent)
             for layer in hidden
@@ -78,9 +79,9 @@ class Spiking(OnBoard):
                     )
                 going = batch == 1
 
-    def forget(self, theta: Floats) -> None:
-        """Rely on nothing that the board holds, but its network; `theta` is what it is to hold."""
-        super().forget(theta)
+    def forget(self, theta: Floats, changes: Sequence[Change] = ()) -> None:
+        """Rely on nothing that the board holds, but its network; it is to hold `theta`, changed by `changes`."""
+        super().forget(theta, changes)
         self._going = False  # is a sequence under way that could go on?
 
     def _can(self) -> Can:

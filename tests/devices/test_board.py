@@ -580,6 +580,14 @@ class TestNothingIsLost:
         twin.rest()
         assert twin.execute([Measure(sample)]) == (before,)
 
+    def test_a_refused_command_takes_nothing_back_of_what_the_board_trained(self, twin):
+        sample = parity(2, 4).sample(np.zeros((), np.uint32), 0)
+        theta = trained(twin, on_device(XOR), parity(2, 4), 100).theta
+        with pytest.raises(LimitError, match=r"not finite in single precision\. Nothing was sent"):
+            twin.execute([Program(np.ones(9)), Measure(replace(sample, x=np.full(sample.x.shape, 1e39)))])
+        (after,) = twin.execute([Measure(sample)])
+        assert twin.execute([Program(theta), Measure(sample)]) == (after,)
+
     @pytest.mark.slow
     def test_a_thousand_faults(self):
         """As `python benchmarks/faults.py 10000`, which takes minutes."""

@@ -1,6 +1,7 @@
 """Spiking networks on a board: the kit on the host twin, the simulator beside it, and learning by the board itself."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,12 +265,24 @@ def begun(device):
     return osttp(on_device=True).init(device.spec, np.uint32(7))
 
 
+def unlike(*numbers, **settings):
+    """A network of spiking layers, some of which are set otherwise."""
+    layers = NETWORKS["hard"].layers
+    return SimpleNamespace(
+        layers=tuple(replace(layer, **settings) if n in numbers else layer for n, layer in enumerate(layers))
+    )
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("network", "cost", "says"),
         [
             (snu([3, 4, 2], reset="soft_trained"), CrossEntropy(), "hard or soft reset"),
             (snu([3, 4, 2], readout="spiking"), CrossEntropy(), "read-out"),
+            (unlike(0, kind="dense"), CrossEntropy(), "not dense, spiking, dense as they are set"),
+            (unlike(1, kind="dense"), CrossEntropy(), "not spiking, dense, dense as they are set"),
+            (unlike(0, 1, activation="tanh"), CrossEntropy(), "as they are set. Choose network=snu"),
+            (unlike(1, normalise="l2"), CrossEntropy(), "as they are set. Choose network=snu"),
             (snu([3, 4, 2], threshold=1e39), CrossEntropy(), "threshold of layer 1, 1e[+]39, is no finite number"),
             (snu([3, 4, 2]), FrameNLL(), "cost=cross_entropy, not FrameNLL"),
             (snu([3, 2000, 2]), CrossEntropy(), "floats in a reply"),
@@ -279,6 +292,11 @@ class TestWhatIsRefused:
     def test_networks(self, make, network, cost, says):
         with pytest.raises(ConfigError, match=says):
             make(network, cost)
+
+    def test_rules_that_would_see_membranes(self, make):
+        task = Shown(show(NETWORKS["hard"]))
+        with pytest.raises(CapabilityError, match=r"needs MEMBRANES; 'host' .* Choose algo\.state=estimated"):
+            Trainer(osttp(), make(), task, CrossEntropy(), Budget(steps=1), InMemory())
 
     def test_boards_without(self):
         needs("atmega2560")
