@@ -44,7 +44,8 @@ from hwtrain.signals import StopRequest
 
 _OFFERED_BY = {
     Can.PULSE: "device=pulsed",
-    Can.MEMBRANES: "a task of sequences with device=spiking (say task=jsb_chorales)",
+    Can.MEMBRANES: "algo.state=estimated (boards, with network=snu) or a task of sequences with device=spiking (say "
+    "task=jsb_chorales)",
     Can.GRADIENT | Can.NODE_PROBE: "device=sim",
 }
 
