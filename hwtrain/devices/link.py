@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from hwtrain.devices import frames, messages
@@ -145,21 +146,26 @@ class Link:
         if self._torn:
             raise Restarted(f"{self.name}: the board is not adopted yet, or the last exchange was given up")
         self._torn = True
-        numbered = [
-            messages.to_frame(request, self._sequence + index, self._boot) for index, request in enumerate(requests)
-        ]
-        wires = [frames.encode(frame) for frame in numbered]
+        first = self._sequence
+
+        @lru_cache(self._window + 1)
+        def framed(number: int) -> tuple[Frame, bytes]:
+            """A request and its bytes, made when they are due: however long an exchange is, it begins at once."""
+            frame = messages.to_frame(requests[number], first + number, self._boot)
+            return frame, frames.encode(frame)
+
         payloads: list[bytes] = []
         refusal: FirmwareError | None = None
         sent, repeats = 0, 0
-        left: list[float] = [0.0] * len(wires)  # when each was sent
+        left: list[float] = [0.0] * len(requests)  # when each was sent
         answered = since = began = self._clock()  # the last answer; the last sign of life; the wait for this reply
-        while len(payloads) < len(numbered):
+        while len(payloads) < len(requests):
             at = len(payloads)
-            limit = self._delay.of(numbered[at], len(wires[at]), work[at])
+            wanted, wire = framed(at)
+            limit = self._delay.of(wanted, len(wire), work[at])
             allowed = self._patience + work[at] * SLOWEST
             try:
-                before, sent = sent, self._send_ahead(wires, at, sent, again=repeats > 0)
+                before, sent = sent, self._send_ahead(framed, len(requests), at, sent, again=repeats > 0)
                 left[before:sent] = [self._clock()] * (sent - before)
                 until = min(max(began, left[at]) + limit * 2**repeats, since + allowed)
                 reply = self._receive(until - self._clock())
@@ -174,22 +180,22 @@ class Link:
                 since = began = self._clock()
                 continue
             now = self._clock()
-            verdict = _SILENCE if reply is None else self._judge(reply, numbered, at, sent)
+            verdict = _SILENCE
+            if reply is not None:
+                verdict = self._judge(reply, [framed(number)[0] for number in range(at, sent)])
             if verdict is _NOTHING and now >= until and not self._arrived:
                 verdict = _SILENCE  # babble must not hide it; what has arrived goes first, so that transcripts replay
             if reply is not None and verdict is _ANSWER:
                 self._sequence = (self._sequence + 1) & 0xFFFF
-                self._delay.learn(
-                    numbered[at], len(wires[at]), work[at], now - (since if repeats else left[at]), sure=not repeats
-                )
+                self._delay.learn(wanted, len(wire), work[at], now - (since if repeats else left[at]), sure=not repeats)
                 try:
-                    payloads.append(messages.payload_of(reply, numbered[at]))
+                    payloads.append(messages.payload_of(reply, wanted))
                 except FirmwareError as error:
                     refusal = refusal or error
                     payloads.append(b"")
                 repeats, answered, since, began = 0, now, now, now
             elif now - since >= allowed:
-                raise ReplyTimeout(self._silence(numbered[at], now - since))
+                raise ReplyTimeout(self._silence(wanted, now - since))
             elif verdict is not _NOTHING:
                 sent, began = at, now
                 repeats = min(repeats + (verdict is _SILENCE), 6)
@@ -205,32 +211,34 @@ class Link:
             self._port.close()
             self._port = None
 
-    def _send_ahead(self, wires: Sequence[bytes], at: int, sent: int, *, again: bool) -> int:
+    def _send_ahead(
+        self, framed: Callable[[int], tuple[Frame, bytes]], count: int, at: int, sent: int, *, again: bool
+    ) -> int:
         """Send what fits into the board's window and ring; the number of the next request to send."""
         if again and sent == at:
             self._write(frames.DELIMITER)  # ends what arrived of a frame that was cut
-        flying = sum(len(wire) for wire in wires[at:sent])
-        while sent < len(wires) and sent - at < self._window:
-            if sent > at and flying + len(wires[sent]) > self._ring:
+        flying = sum(len(framed(number)[1]) for number in range(at, sent))
+        while sent < count and sent - at < self._window:
+            _, wire = framed(sent)
+            if sent > at and flying + len(wire) > self._ring:
                 break
-            self._write(wires[sent])
-            flying += len(wires[sent])
+            self._write(wire)
+            flying += len(wire)
             sent += 1
         return sent
 
-    def _judge(self, reply: Frame, numbered: Sequence[Frame], at: int, sent: int) -> str:
-        """What a frame that came means for the request that is waited for."""
-        wanted = numbered[at]
+    def _judge(self, reply: Frame, flying: Sequence[Frame]) -> str:
+        """What a frame that came means for those on the way, the first of which is waited for."""
+        wanted = flying[0]
         if reply.boot != self._boot:
             if reply.payload[:1] == bytes([Status.BAD_BOOT]) and any(
-                (reply.kind, reply.sequence) == (frame.kind | messages.REPLY, frame.sequence)
-                for frame in numbered[at:sent]
+                (reply.kind, reply.sequence) == (frame.kind | messages.REPLY, frame.sequence) for frame in flying
             ):
                 self._gone(reply.boot)
             self.disturbances["stale"] += 1
             return _NOTHING
         if reply.payload[:1] == bytes([Status.BAD_SEQUENCE]):
-            if reply.sequence == numbered[sent - 1].sequence != wanted.sequence:
+            if reply.sequence == flying[-1].sequence != wanted.sequence:
                 return _LOST  # it came ahead of one that did not arrive; the last of those refused
         elif (reply.kind, reply.sequence) == (wanted.kind | messages.REPLY, wanted.sequence):
             return _ANSWER

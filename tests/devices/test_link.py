@@ -388,6 +388,19 @@ class TestOnce:
         assert link.disturbances == {"stale": 1, "repeated": 1}
         assert bench.now < 0.1  # the board said so: no time-out was waited for
 
+    def test_a_request_is_written_out_when_it_is_due(self):
+        """However many there are, the board hears of the first at once: it rests when the host is silent for long."""
+        bench, ahead = Bench(window=2), []
+        link = bench.adopted()
+
+        class Due(Read):
+            def pack(self):
+                ahead.append(self.offset - sum(map(len, bench.board.lives())))
+                return super().pack()
+
+        link.exchange([Due(number, 1) for number in range(100)], [0.0] * 100)
+        assert max(ahead) <= 2
+
     def test_window_and_ring_are_kept(self):
         bench = Bench(window=4, ring=200)
         link, most = bench.adopted(), []
