@@ -185,7 +185,8 @@ class OnBoard(ABC):
         with np.errstate(over="ignore"):  # refused
             rows = np.concatenate([sample.x, target], axis=-1).astype(np.float32)
         if not np.isfinite(rows).all():
-            raise LimitError("a sample has values that are not finite in single precision. Nothing was sent.")
+            hint = "; steps without a target are for spiking networks (network=snu)" if np.isnan(target).any() else ""
+            raise LimitError(f"a sample has values that are not finite in single precision{hint}. Nothing was sent.")
         return rows
 
 

@@ -580,6 +580,11 @@ class TestNothingIsLost:
         twin.rest()
         assert twin.execute([Measure(sample)]) == (before,)
 
+    def test_steps_without_a_target(self, twin):
+        sample = Sample(np.zeros((2, 1, 2)), np.array([0.0, np.nan]).reshape(2, 1, 1))
+        with pytest.raises(LimitError, match=r"steps without a target are for .* \(network=snu\)\. Nothing was sent"):
+            twin.execute([Measure(sample)])
+
     def test_a_refused_command_takes_nothing_back_of_what_the_board_trained(self, twin):
         sample = parity(2, 4).sample(np.zeros((), np.uint32), 0)
         theta = trained(twin, on_device(XOR), parity(2, 4), 100).theta
