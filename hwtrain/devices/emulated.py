@@ -60,5 +60,7 @@ class Emulated(SerialBoard):
 
     def close(self) -> None:
         """End the emulator; may be called twice."""
-        super().close()
-        self.emulator.stop()
+        try:
+            super().close()
+        finally:
+            self.emulator.stop()

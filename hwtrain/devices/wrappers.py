@@ -7,6 +7,7 @@ A transcript is a text file, one JSON object per line: a header, then what happe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -30,7 +31,7 @@ SCHEMA = 1
 
 
 class Recorded:
-    """Opens a port, and keeps all that passes.
+    """Opens a port, and keeps all that passes, up to the first that cannot be written; then it keeps no more.
 
     Args:
         connect: opens the port itself.
@@ -68,9 +69,13 @@ class Recorded:
         return _RecordedPort(port, self._note)
 
     def _note(self, **event: Any) -> None:
+        if self._file.closed:
+            return
         try:
             self._file.write(json.dumps({"seconds": round(time.monotonic() - self._began, 4), **event}) + "\n")
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.close()  # the device must still be put to rest
             raise RecordError(
                 f"the transcript {self._path} ends here: {error.strerror}. What it has is safe"
             ) from error

@@ -23,7 +23,7 @@ from hwtrain.devices.serial import Opener
 from hwtrain.devices.simulated import Simulated
 from hwtrain.devices.wrappers import FAULTS, Faulty
 from hwtrain.emulators import BOARDS, Emulator
-from hwtrain.errors import CapabilityError, ConfigError, LimitError
+from hwtrain.errors import CapabilityError, ConfigError, LimitError, RecordError
 from hwtrain.optimize import Descent
 from hwtrain.perturb import Rademacher, Sinusoid, Walsh
 from hwtrain.recorder import InMemory
@@ -579,6 +579,22 @@ class TestNothingIsLost:
         twin._link.exchange([messages.Reset()], [0.0])
         twin.rest()
         assert twin.execute([Measure(sample)]) == (before,)
+
+    @pytest.mark.parametrize("last", [False, True], ids=["in between", "at the end"])
+    def test_a_full_disk_ends_the_transcript_and_no_more(self, tmp_path, last):
+        """The board is told to rest all the same, and an emulator ends."""
+        needs("host")
+        device = Emulated("host", mlp([2, 2, 1]), MeanSquaredError(), transcript=str(tmp_path / "bench.jsonl"))
+        command = Measure(parity(2, 4).sample(np.zeros((), np.uint32), 0))
+        device.execute([command])
+        device._link._connect._file = open("/dev/full", "w", buffering=1)
+        with pytest.raises(RecordError, match="ends here: No space left"):
+            device.close() if last else device.execute([command])
+        if not last:
+            device.rest()
+            assert "rests not heard" not in device.counts()["disturbances"]
+            device.close()
+        assert device.emulator._process.returncode is not None
 
     def test_steps_without_a_target(self, twin):
         sample = Sample(np.zeros((2, 1, 2)), np.array([0.0, np.nan]).reshape(2, 1, 1))
