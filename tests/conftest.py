@@ -47,3 +47,9 @@ def only_run(tmp_path):
         return path.parent
 
     return find
+
+
+def pytest_xdist_auto_num_workers():
+    """Half as many again as there are processors: tests of boards and instruments wait more than they compute."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + (cores + 1) // 2
