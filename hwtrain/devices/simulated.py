@@ -255,8 +255,10 @@ class Simulated:
             self._fast.restore({name.removeprefix("fast."): kept for name, kept in fast.items()})
         self._counts = {name: int(snapshot[name]) for name in self._counts}
 
-    def _array(self, command: Pulse | Read) -> Store:
-        return self._store if self._fast is None or not command.fast else self._fast
+    def _array(self, command: Pulse | Read) -> Cells:
+        array = self._store if self._fast is None or not command.fast else self._fast
+        assert isinstance(array, Cells)  # values are neither pulsed nor read, and `check` has refused it
+        return array
 
     def _pass_time(self, readings: int) -> None:
         for store in (self._store, self._fast):

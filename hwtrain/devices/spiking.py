@@ -176,6 +176,7 @@ class Spiking:
                 case Program():
                     self._store.program(command.theta)
                 case Read():
+                    assert isinstance(self._store, Arrays)  # values cannot be read, and `check` has refused it
                     readings.append(Reading(theta=self._store.read()))
                     self._store.pass_time(self._read_seconds)
                 case Measure():

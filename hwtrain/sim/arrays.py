@@ -80,10 +80,8 @@ class Arrays:
         else:
             self._write(wish, missing)
 
-    def pulse(self, counts: Array) -> None:
-        raise NotImplementedError("these cells take values")  # which `limits.check` has refused before
-
     def read(self) -> Array:
+        """The parameters as they can be read, (..., p)."""
         return self._read(1)[..., 0, :]
 
     def acting(self, probe: Array | None, vectors: int = 1) -> Array:

@@ -38,12 +38,6 @@ class Store(Protocol):
     def program(self, theta: Array) -> None:
         """Take values, (..., p)."""
 
-    def pulse(self, counts: Array) -> None:
-        """Take programming pulses, (..., p)."""
-
-    def read(self) -> Array:
-        """The parameters as they can be read, (..., p)."""
-
     def acting(self, probe: Array | None, vectors: int = 1) -> Array:
         """What acts in a measurement under probes (..., k, p), or without, k = 1; so many vectors are presented."""
 
@@ -118,12 +112,6 @@ class Values:
         if self._update_noise or self._drift:
             self._error = np.where(target != self._target, self._landing(target), self._error)
         self._target = target
-
-    def pulse(self, counts: Array) -> None:
-        raise NotImplementedError("values take no pulses")  # which `limits.check` has refused before
-
-    def read(self) -> Array:
-        raise NotImplementedError("values cannot be read")
 
     def acting(self, probe: Array | None, vectors: int = 1) -> Array:
         theta = self._target[..., None, :]
@@ -220,6 +208,7 @@ class Cells:
         self._state = self._cell.write(self._devices, self._state, self._told)
 
     def pulse(self, counts: Array) -> None:
+        """Take programming pulses, (..., p)."""
         before, self._state = self._state, self._cell.pulse(self._devices, self._state, counts)
         if isinstance(self._cell, Pulsed) and self._cell.energy is not None:
             ends = self._position(before), self._position(self._state)
@@ -229,6 +218,7 @@ class Cells:
         self._refreshed += full
 
     def read(self) -> Array:
+        """The parameters as they can be read, (..., p)."""
         self._spend(1)
         return self._readings(1)[..., 0, :]
 
