@@ -26,7 +26,7 @@ from hwtrain.errors import ConnectError, ReplyTimeout
 from hwtrain.perturb import Rademacher
 from tests.devices import hislip_server as hislip
 from tests.devices.test_crossbar import NETWORK, STEPS, facts, sample
-from tests.devices.test_visa import EVERYTHING, SAMPLE, Server, bench, words
+from tests.devices.test_visa import EVERYTHING, SAMPLE, Server, bench, own_answers, words
 from tests.devices.test_visa import facts as box_facts
 from tests.emulators.conftest import needs
 
@@ -374,13 +374,7 @@ class TestTalk:
     def test_what_comes_is_what_was_asked_for(self, box, behind, fault, newline):
         server = box(rates={fault: 0.2}, late=0.12, seed=1)
         talk = self.talk(behind(server, newline=newline))
-        talk.open()
-        talk.ask([":SOUR1:VOLT 1.5", ":OUTP1 ON"], 0)
-        for _ in range(60):
-            first, second = talk.ask(
-                [":MEAS:VOLT? (@1)", ":FETC? (@1)"], 2, lambda got: got[0] == got[1] and len(got[0]) > 10
-            )
-            assert first == second == f"{server.last:.9E}"
+        own_answers(talk, server, 60)
         assert server.struck[fault] > 3 and talk.disturbances["repeated"] > 1
         talk.close()
 

@@ -46,6 +46,17 @@ def bench(box, table=None, **settings):
     return Bench(table or facts(), box.resource, cost=MeanSquaredError(), **channels, **settings)
 
 
+def own_answers(talk, server, count):
+    """So many pairs of questions, each of which has its own answer."""
+    talk.open()
+    talk.ask([":SOUR1:VOLT 1.5", ":OUTP1 ON"], 0)
+    for _ in range(count):
+        first, second = talk.ask(
+            [":MEAS:VOLT? (@1)", ":FETC? (@1)"], 2, lambda got: got[0] == got[1] and len(got[0]) > 10
+        )
+        assert first == second == f"{server.last:.9E}"
+
+
 class Server:
     """Answers every connection with a script: a function of the lines that came."""
 
@@ -188,13 +199,7 @@ class TestTalk:
     def test_what_comes_is_what_was_asked_for(self, box, fault):
         server = box(rates={fault: 0.2})
         talk = self.talk(server)
-        talk.open()
-        talk.ask([":SOUR1:VOLT 1.5", ":OUTP1 ON"], 0)
-        for _ in range(100):
-            first, second = talk.ask(
-                [":MEAS:VOLT? (@1)", ":FETC? (@1)"], 2, lambda got: got[0] == got[1] and len(got[0]) > 10
-            )
-            assert first == second == f"{server.last:.9E}"
+        own_answers(talk, server, 100)
         assert server.struck[fault] > 5 and talk.disturbances["repeated"] > 3
         talk.close()
 
